@@ -1,0 +1,1 @@
+//! Operator interface: health, metrics, the public log, enrolment.

@@ -1,0 +1,150 @@
+//! Why an action did not happen, in a form that is recorded and shown alike.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// The step of the path that refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Step {
+    /// Connection, transport, size.
+    Listen,
+    /// Who is it?
+    Identify,
+    /// What is meant?
+    Understand,
+    /// May it happen?
+    Decide,
+    /// Writing it down.
+    Record,
+    /// Doing it.
+    Act,
+    /// Giving the result back.
+    Answer,
+}
+
+impl Step {
+    /// The word that records use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Listen => "listen",
+            Self::Identify => "identify",
+            Self::Understand => "understand",
+            Self::Decide => "decide",
+            Self::Record => "record",
+            Self::Act => "act",
+            Self::Answer => "answer",
+        }
+    }
+}
+
+/// The kind of a refusal. Adapters turn it into their protocol's own error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RefusalCode {
+    /// No credential was shown.
+    Unauthenticated,
+    /// A credential was shown and is not good (unknown, expired, revoked, foreign).
+    BadCredential,
+    /// The credential lacks a scope.
+    InsufficientScope,
+    /// Host or Origin header of another site (DNS rebinding).
+    ForeignOrigin,
+    /// The bytes are not a message of the protocol.
+    Malformed,
+    /// Headers and body say different things.
+    HeaderMismatch,
+    /// The protocol revision is not spoken here.
+    UnsupportedVersion,
+    /// No such path, server, tool, session or method.
+    NotFound,
+    /// Not in this way (HTTP method, content type).
+    NotAllowedHere,
+    /// A limit was reached: size, depth, count.
+    LimitReached,
+    /// Too many at once; later it may pass.
+    Busy,
+    /// Policy says no.
+    Denied,
+    /// It could not be decided, so it is denied.
+    Undecided,
+    /// It could not be recorded, so it is denied.
+    Unrecorded,
+    /// The upstream could not be reached or died.
+    UpstreamUnavailable,
+    /// The upstream answered something that is not an answer.
+    UpstreamMisbehaved,
+    /// The upstream did not answer in time.
+    UpstreamTimeout,
+    /// The caller went away or took it back.
+    Cancelled,
+    /// The gate is going down.
+    ShuttingDown,
+}
+
+impl RefusalCode {
+    /// The word that records and metrics use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unauthenticated => "unauthenticated",
+            Self::BadCredential => "bad-credential",
+            Self::InsufficientScope => "insufficient-scope",
+            Self::ForeignOrigin => "foreign-origin",
+            Self::Malformed => "malformed",
+            Self::HeaderMismatch => "header-mismatch",
+            Self::UnsupportedVersion => "unsupported-version",
+            Self::NotFound => "not-found",
+            Self::NotAllowedHere => "not-allowed-here",
+            Self::LimitReached => "limit-reached",
+            Self::Busy => "busy",
+            Self::Denied => "denied",
+            Self::Undecided => "undecided",
+            Self::Unrecorded => "unrecorded",
+            Self::UpstreamUnavailable => "upstream-unavailable",
+            Self::UpstreamMisbehaved => "upstream-misbehaved",
+            Self::UpstreamTimeout => "upstream-timeout",
+            Self::Cancelled => "cancelled",
+            Self::ShuttingDown => "shutting-down",
+        }
+    }
+}
+
+/// What happened, why, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Where on the path.
+    pub step: Step,
+    /// What kind.
+    pub code: RefusalCode,
+    /// Why, in one sentence that may be shown to the caller: no secrets, no content of others.
+    pub reason: String,
+    /// What the caller or operator can do; may be empty.
+    pub advice: String,
+}
+
+impl Refusal {
+    /// A refusal with its reason.
+    pub fn new(step: Step, code: RefusalCode, reason: impl Into<String>) -> Self {
+        Self { step, code, reason: reason.into(), advice: String::new() }
+    }
+
+    /// Adds what to do about it.
+    #[must_use]
+    pub fn advise(mut self, advice: impl Into<String>) -> Self {
+        self.advice = advice.into();
+        self
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)?;
+        if !self.advice.is_empty() {
+            write!(f, ". {}", self.advice)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Refusal {}

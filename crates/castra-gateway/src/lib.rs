@@ -1,0 +1,1 @@
+//! The path of an action, one file per step.

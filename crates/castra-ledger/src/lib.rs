@@ -1,0 +1,1 @@
+//! The log as values: notes, checkpoints, tiles, entries, receipts, verification.

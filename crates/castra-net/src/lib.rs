@@ -1,0 +1,1 @@
+//! Everything with a socket: listeners and upstream clients.

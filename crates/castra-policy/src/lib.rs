@@ -1,0 +1,1 @@
+//! Cedar decisions: slices, schema, explanations, suggestions.

@@ -1,0 +1,1 @@
+//! Envelope encryption of what Castra keeps.

@@ -1,0 +1,1 @@
+//! Bytes to actions and decisions to bytes: MCP in both eras.

@@ -1,0 +1,1 @@
+//! Everything on disk: SQLite state, the log and its journal, files.
