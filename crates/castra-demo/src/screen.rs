@@ -1,0 +1,114 @@
+//! What the demo shows, line by line: plain words, with colour only where a terminal reads them.
+
+use std::{fmt::Display, io};
+
+use crate::DemoError;
+
+/// Widest line that is written whole; longer words are cut with an ellipsis.
+const WIDTH: usize = 100;
+
+const BOLD: &str = "1";
+const DIM: &str = "2";
+const GREEN: &str = "32";
+const RED: &str = "31";
+
+/// Where the demo is shown.
+pub(crate) struct Screen<'a> {
+    out: &'a mut (dyn io::Write + Send),
+    colour: bool,
+    chapters: u32,
+}
+
+impl<'a> Screen<'a> {
+    pub(crate) fn new(out: &'a mut (dyn io::Write + Send), colour: bool) -> Self {
+        Self { out, colour, chapters: 0 }
+    }
+
+    /// The title of the whole.
+    pub(crate) fn title(&mut self, text: &str) -> Result<(), DemoError> {
+        let text = self.paint(BOLD, text);
+        self.line(text)
+    }
+
+    /// Begins a numbered chapter.
+    pub(crate) fn chapter(&mut self, text: &str) -> Result<(), DemoError> {
+        self.chapters += 1;
+        let text = self.paint(BOLD, &format!("{}. {text}", self.chapters));
+        self.line("")?;
+        self.line(text)
+    }
+
+    /// A sentence of explanation.
+    pub(crate) fn say(&mut self, text: impl Display) -> Result<(), DemoError> {
+        self.line(format!("   {text}"))
+    }
+
+    /// A command, as one would type it.
+    pub(crate) fn command(&mut self, text: impl Display) -> Result<(), DemoError> {
+        let text = self.paint(DIM, &format!("$ {text}"));
+        self.say(text)
+    }
+
+    /// Something that happened.
+    pub(crate) fn passed(&mut self, what: &str, detail: &str) -> Result<(), DemoError> {
+        self.marked(GREEN, "passed ", what, detail)
+    }
+
+    /// Something that did not happen, and why.
+    pub(crate) fn refused(&mut self, what: &str, detail: &str) -> Result<(), DemoError> {
+        self.marked(RED, "refused", what, detail)
+    }
+
+    /// Lines that belong to what was shown before, quieter.
+    pub(crate) fn detail(&mut self, text: &str) -> Result<(), DemoError> {
+        for line in text.lines() {
+            let line = self.paint(DIM, &shortened(line, WIDTH - 11));
+            self.line(format!("           {line}"))?;
+        }
+        Ok(())
+    }
+
+    fn marked(&mut self, colour: &str, mark: &str, what: &str, detail: &str) -> Result<(), DemoError> {
+        let mark = self.paint(colour, mark);
+        self.line(format!("   {mark} {what}"))?;
+        self.detail(detail)
+    }
+
+    fn paint(&self, code: &str, text: &str) -> String {
+        if self.colour { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
+    }
+
+    fn line(&mut self, text: impl Display) -> Result<(), DemoError> {
+        writeln!(self.out, "{text}").and_then(|()| self.out.flush()).map_err(DemoError::Screen)
+    }
+}
+
+fn shortened(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_terminal_it_is_plain() {
+        let mut out = Vec::new();
+        let mut screen = Screen::new(&mut out, false);
+        screen.chapter("A chapter").expect("written");
+        screen.refused("a call", "because").expect("written");
+        assert_eq!(
+            String::from_utf8(out).expect("text"),
+            "\n1. A chapter\n   refused a call\n           because\n"
+        );
+    }
+
+    #[test]
+    fn long_lines_are_cut_between_characters() {
+        assert_eq!(shortened("äöü", 3), "äöü");
+        assert_eq!(shortened("äöüß", 3), "äö…");
+    }
+}
