@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{chores, run};
+use crate::{chores, run, tally::Tally};
 
 /// A gate answers within a second; a loaded machine may need many.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -103,11 +103,14 @@ pub(crate) fn json_text(json: &str, key: &str) -> Result<String, String> {
 }
 
 impl Gate {
-    /// A castra command on this gate's state.
-    pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(&self.program);
-        command.args(args).arg("--config").arg(&self.config);
-        command
+    /// Stops the gate and checks what it recorded: whatever a judge did, the log must hold.
+    pub(crate) fn log_holds(mut self) -> Tally {
+        stop(&mut self.child);
+        let log = self.config.with_file_name("state").join("log");
+        let verified = run::must(
+            Command::new(&self.program).args(["log", "verify"]).arg(log).arg("--config").arg(&self.config),
+        );
+        Tally::check(verified.err().map(|why| format!("the log afterwards: {why}")))
     }
 }
 

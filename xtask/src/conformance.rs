@@ -40,12 +40,16 @@ pub(crate) fn run() -> Tally {
         Err(why) => return Tally::skipped("conformance", why),
     };
     match both_ways(&node) {
-        Ok((direct, through)) => compared(&direct, &through),
+        Ok((direct, through, log)) => {
+            let mut tally = compared(&direct, &through);
+            tally.add(log);
+            tally
+        }
         Err(why) => Tally::failed(format!("conformance: {why}")),
     }
 }
 
-fn both_ways(node: &Node) -> Result<(Scores, Scores), String> {
+fn both_ways(node: &Node) -> Result<(Scores, Scores, Tally), String> {
     let folder = chores::target().join("conformance");
     let program = castra::built()?;
     let fixture = Script::start(node, "fixture.mjs", &["0"])?;
@@ -58,7 +62,7 @@ fn both_ways(node: &Node) -> Result<(Scores, Scores), String> {
     let gate: Gate = castra::gate(&program, &folder.join("gate"), &servers, POLICY)?;
     let bearer = Script::start(node, "bearer.mjs", &[&gate.url, &gate.token])?;
     let through = suite(node, &format!("{}/mcp/fixture", bearer.url), &folder.join("through"))?;
-    Ok((direct, through))
+    Ok((direct, through, gate.log_holds()))
 }
 
 fn compared(direct: &Scores, through: &Scores) -> Tally {
