@@ -56,9 +56,9 @@ pub struct ChildSpec {
 pub struct ChildLimits {
     /// Longest line of standard output, in bytes. A longer one kills the child.
     pub line_bytes_max: usize,
-    /// Lines that wait for the child to read them; beyond it [`Child::send`] waits.
+    /// Lines that wait for the child to read them; beyond it [`Reins::send`] waits.
     pub stdin_queue_max: usize,
-    /// [`Child::stop`] waits this long after closing standard input, and again after SIGTERM.
+    /// [`Reins::stop`] waits this long after closing standard input, and again after SIGTERM.
     pub stop_time_max: Duration,
 }
 
@@ -128,7 +128,11 @@ impl fmt::Display for Exit {
 
 /// The handle of a running child. Dropping it kills the child and all of its group.
 #[derive(Debug)]
-pub struct Child {
+pub struct Child(Reins);
+
+/// What can be done with a running child; cloned freely, and unlike [`Child`] dropped without effect.
+#[derive(Debug, Clone)]
+pub struct Reins {
     pid: u32,
     input: mpsc::Sender<Bytes>,
     orders: watch::Sender<Order>,
@@ -155,7 +159,7 @@ pub fn start(spec: &ChildSpec, limits: ChildLimits) -> Result<(Child, Lines), Ch
     tokio::spawn(stderr::log(stderr, spec.name.clone(), pid, secrets, exit.clone()));
 
     let lines = Lines::new(stdout, limits.line_bytes_max, exit.clone(), orders.clone());
-    Ok((Child { pid, input, orders, exit }, lines))
+    Ok((Child(Reins { pid, input, orders, exit }), lines))
 }
 
 fn command(spec: &ChildSpec) -> Command {
@@ -177,14 +181,29 @@ fn command(spec: &ChildSpec) -> Command {
     command
 }
 
-impl Child {
+impl std::ops::Deref for Child {
+    type Target = Reins;
+
+    fn deref(&self) -> &Reins {
+        &self.0
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+impl Reins {
     /// The process id, which is also the id of its group.
     pub fn pid(&self) -> u32 {
         self.pid
     }
 
     /// Queues one line (given without its line break) for standard input; waits while the queue is
-    /// full. Safe to cancel: a line is queued wholly or not at all.
+    /// full. Safe to cancel: a line is queued wholly or not at all. That it is queued does not mean
+    /// that the child will read it.
     pub async fn send(&self, line: Bytes) -> Result<(), ChildError> {
         check_line(&line)?;
         self.input.send(line).await.map_err(|_| ChildError::InputClosed)
@@ -221,12 +240,6 @@ impl Child {
     /// Waits until it has ended and is reaped.
     pub async fn exited(&self) -> Exit {
         exited(&mut self.exit.clone()).await
-    }
-}
-
-impl Drop for Child {
-    fn drop(&mut self) {
-        self.kill();
     }
 }
 
