@@ -1,0 +1,1 @@
+//! bridge (written next)

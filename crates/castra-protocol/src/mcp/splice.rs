@@ -1,0 +1,278 @@
+//! Changing a message without writing it again: every byte that need not change stays.
+//!
+//! A splice collects what shall change and finds the places when it is finished. Members that are new
+//! go to the front of their object, where no trailing comma has to be looked for.
+
+use std::{borrow::Cow, ops::Range};
+
+use super::{Notification, Outcome, Request, Response, meta_key};
+use crate::json::{JsonError, Scanner, Span, quote};
+
+/// Changes to one message.
+#[derive(Debug, Clone)]
+pub struct Splice<'a> {
+    text: &'a str,
+    root: Span,
+    /// `params` or `result`, and where it stands.
+    body: (&'static str, Option<Span>),
+    meta: Option<Span>,
+    places: Places,
+    edits: Vec<Edit>,
+    in_root: Changes,
+    in_body: Changes,
+    in_meta: Changes,
+}
+
+/// Values that are replaced as a whole.
+#[derive(Debug, Clone, Copy, Default)]
+struct Places {
+    id: Option<Span>,
+    target: Option<Span>,
+    progress_token: Option<Span>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Edit {
+    pub(super) range: Range<usize>,
+    pub(super) text: String,
+}
+
+/// Members of one object to set or to remove, by name.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Changes {
+    set: Vec<(String, String)>,
+    remove: Vec<String>,
+}
+
+impl<'a> Splice<'a> {
+    /// Changes a request.
+    pub fn request(request: &Request<'a>) -> Self {
+        let places = Places {
+            id: Some(request.id_span),
+            target: request.target.as_ref().map(|t| t.span),
+            progress_token: request.meta.progress_token_span,
+        };
+        Self::new(request.text, ("params", request.params), request.meta.span, places)
+    }
+
+    /// Changes a notification. Its progress token is the one of `notifications/progress`, its id the
+    /// request that `notifications/cancelled` names.
+    pub fn notification(notification: &Notification<'a>) -> Self {
+        let places = Places {
+            id: notification.request_id_span,
+            target: None,
+            progress_token: notification.progress_token_span,
+        };
+        Self::new(notification.text, ("params", notification.params), notification.meta.span, places)
+    }
+
+    /// Changes a response. An error has no `_meta` and no members to set, so that only its id changes.
+    pub fn response(response: &Response<'a>) -> Self {
+        let places = Places { id: response.id_span, ..Places::default() };
+        let (body, meta) = match &response.outcome {
+            Outcome::Result(result) => (("result", Some(result.span)), result.meta),
+            Outcome::Error(_) => (("result", None), None),
+        };
+        Self::new(response.text, body, meta, places)
+    }
+
+    fn new(text: &'a str, body: (&'static str, Option<Span>), meta: Option<Span>, places: Places) -> Self {
+        let start = text.find('{').unwrap_or(0);
+        Self {
+            text,
+            root: Span { start, end: text.len() },
+            body,
+            meta,
+            places,
+            edits: Vec::new(),
+            in_root: Changes::default(),
+            in_body: Changes::default(),
+            in_meta: Changes::default(),
+        }
+    }
+
+    /// Replaces the id by raw JSON.
+    #[must_use]
+    pub fn id(mut self, raw: &str) -> Self {
+        match self.places.id {
+            Some(span) => self.replace(span, raw.to_string()),
+            None => self.in_root.set("id", raw),
+        }
+        self
+    }
+
+    /// Replaces the name or URI that a request is directed at.
+    #[must_use]
+    pub fn target(mut self, name: &str) -> Self {
+        if let Some(span) = self.places.target {
+            self.replace(span, quote(name));
+        }
+        self
+    }
+
+    /// Replaces the progress token by raw JSON; a request that has none gets one.
+    #[must_use]
+    pub fn progress_token(mut self, raw: &str) -> Self {
+        match self.places.progress_token {
+            Some(span) => self.replace(span, raw.to_string()),
+            None => self.in_meta.set(meta_key::PROGRESS_TOKEN, raw),
+        }
+        self
+    }
+
+    /// Sets a key of `_meta` to raw JSON.
+    #[must_use]
+    pub fn set_meta(mut self, key: &str, raw: &str) -> Self {
+        self.in_meta.set(key, raw);
+        self
+    }
+
+    /// Removes a key of `_meta`.
+    #[must_use]
+    pub fn remove_meta(mut self, key: &str) -> Self {
+        self.in_meta.remove(key);
+        self
+    }
+
+    /// Sets a member of `params` or `result` to raw JSON.
+    #[must_use]
+    pub fn set(mut self, key: &str, raw: &str) -> Self {
+        self.in_body.set(key, raw);
+        self
+    }
+
+    /// Removes a member of `params` or `result`.
+    #[must_use]
+    pub fn remove(mut self, key: &str) -> Self {
+        self.in_body.remove(key);
+        self
+    }
+
+    /// The changed message; the original bytes if nothing changed.
+    pub fn finish(mut self) -> Cow<'a, [u8]> {
+        match self.collect() {
+            Ok(()) if self.edits.is_empty() => Cow::Borrowed(self.text.as_bytes()),
+            Ok(()) => Cow::Owned(apply(self.text, self.edits).into_bytes()),
+            // The objects were scanned when the message was parsed, so this is out of reach.
+            Err(_) => Cow::Borrowed(self.text.as_bytes()),
+        }
+    }
+
+    fn replace(&mut self, span: Span, text: String) {
+        self.edits.retain(|edit| edit.range.start != span.start);
+        if span.of(self.text) != text {
+            self.edits.push(Edit { range: span.start..span.end, text });
+        }
+    }
+
+    fn collect(&mut self) -> Result<(), JsonError> {
+        let (name, body) = self.body;
+        match (self.meta, body) {
+            (Some(meta), _) => self.in_meta.edit(self.text, meta, &mut self.edits)?,
+            (None, Some(_)) if !self.in_meta.set.is_empty() => {
+                self.in_body.set("_meta", &self.in_meta.object())
+            }
+            (None, None) if !self.in_meta.set.is_empty() && name == "params" => {
+                self.in_body.set("_meta", &self.in_meta.object());
+            }
+            _ => {}
+        }
+        match body {
+            Some(body) => self.in_body.edit(self.text, body, &mut self.edits)?,
+            None if !self.in_body.set.is_empty() && name == "params" => {
+                self.in_root.set(name, &self.in_body.object());
+            }
+            None => {}
+        }
+        self.in_root.edit(self.text, self.root, &mut self.edits)
+    }
+}
+
+impl Changes {
+    pub(super) fn set(&mut self, key: &str, raw: &str) {
+        self.remove.retain(|k| k != key);
+        match self.set.iter_mut().find(|(k, _)| k == key) {
+            Some((_, value)) => *value = raw.to_string(),
+            None => self.set.push((key.to_string(), raw.to_string())),
+        }
+    }
+
+    pub(super) fn remove(&mut self, key: &str) {
+        self.set.retain(|(k, _)| k != key);
+        self.remove.push(key.to_string());
+    }
+
+    fn object(&self) -> String {
+        format!("{{{}}}", self.set.iter().map(member).collect::<Vec<_>>().join(","))
+    }
+
+    /// The edits that make these changes to the object at `object`.
+    pub(super) fn edit(&self, text: &str, object: Span, edits: &mut Vec<Edit>) -> Result<(), JsonError> {
+        if self.set.is_empty() && self.remove.is_empty() {
+            return Ok(());
+        }
+        let mut members = Vec::new();
+        let mut new: Vec<_> = self.set.iter().collect();
+        Scanner::at(text, object).members(|s, key| {
+            let value = s.skip()?.span;
+            let name = key.decode();
+            if let Some(at) = new.iter().position(|(k, _)| *k == name) {
+                let (_, raw) = new.swap_remove(at);
+                if value.of(text) != raw {
+                    edits.push(Edit { range: value.start..value.end, text: raw.clone() });
+                }
+            }
+            let kept = !self.remove.iter().any(|k| *k == name);
+            members.push((Span { start: key.span().start, end: value.end }, kept));
+            Ok::<_, JsonError>(())
+        })?;
+        cut(&members, edits);
+        if !new.is_empty() {
+            new.sort_by_key(|(k, _)| self.set.iter().position(|(other, _)| other == k));
+            let mut insert = new.iter().map(|m| member(m)).collect::<Vec<_>>().join(",");
+            if members.iter().any(|(_, kept)| *kept) {
+                insert.push(',');
+            }
+            let at = object.start + 1;
+            edits.push(Edit { range: at..at, text: insert });
+        }
+        Ok(())
+    }
+}
+
+fn member((key, raw): &(String, String)) -> String {
+    format!("{}:{raw}", quote(key))
+}
+
+/// Cuts the parts that are not kept out of a comma separated list, each with one of its commas.
+pub(super) fn cut(parts: &[(Span, bool)], edits: &mut Vec<Edit>) {
+    let last_kept = parts.iter().rposition(|(_, kept)| *kept);
+    for (i, pair) in parts.windows(2).enumerate() {
+        let [(part, kept), (next, _)] = pair else { continue };
+        if !kept && last_kept.is_some_and(|last| i < last) {
+            edits.push(Edit { range: part.start..next.start, text: String::new() });
+        }
+    }
+    let tail = match last_kept {
+        Some(last) => parts.get(last).map(|(part, _)| part.end),
+        None => parts.first().map(|(part, _)| part.start),
+    };
+    if let (Some(start), Some((last, false))) = (tail, parts.last()) {
+        edits.push(Edit { range: start..last.end, text: String::new() });
+    }
+}
+
+/// Makes edits that do not overlap.
+pub(super) fn apply(text: &str, mut edits: Vec<Edit>) -> String {
+    edits.sort_by_key(|edit| (edit.range.start, edit.range.end));
+    let added: usize = edits.iter().map(|edit| edit.text.len()).sum();
+    let mut out = String::with_capacity(text.len() + added);
+    let mut from = 0;
+    for edit in &edits {
+        out.push_str(text.get(from..edit.range.start).unwrap_or_default());
+        out.push_str(&edit.text);
+        from = edit.range.end.max(from);
+    }
+    out.push_str(text.get(from..).unwrap_or_default());
+    out
+}
