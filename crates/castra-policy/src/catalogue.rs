@@ -1,0 +1,95 @@
+//! What policies can speak of: servers, their tools, agents and their groups. The caller fills a
+//! [`Catalogue`] from configuration and pinned definitions; [`Known`] is its form for look-ups.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use ahash::{AHashMap, AHashSet};
+use castra_core::{AgentName, Effect, GroupName, ServerName};
+
+use crate::types::{ArgumentTypes, Budget, ToolTypes};
+
+/// Everything that the schema is made of.
+#[derive(Debug, Clone, Default)]
+pub struct Catalogue {
+    /// The configured servers.
+    pub servers: Vec<CatalogueServer>,
+    /// The known agents, each with its groups.
+    pub agents: Vec<(AgentName, Vec<GroupName>)>,
+}
+
+/// One MCP server.
+#[derive(Debug, Clone)]
+pub struct CatalogueServer {
+    /// Its configured name.
+    pub name: ServerName,
+    /// Its tools as pinned.
+    pub tools: Vec<CatalogueTool>,
+}
+
+/// One tool. Name and schema come from the server and are not trusted.
+#[derive(Debug, Clone)]
+pub struct CatalogueTool {
+    /// The server's own name for it.
+    pub name: Arc<str>,
+    /// What it does to the world.
+    pub effect: Effect,
+    /// Whether it reaches outside.
+    pub external: bool,
+    /// The JSON Schema of its arguments.
+    pub input_schema: serde_json::Value,
+}
+
+/// A tool as decisions need it.
+#[derive(Debug)]
+pub(crate) struct KnownTool {
+    pub(crate) server: ServerName,
+    pub(crate) name: Arc<str>,
+    pub(crate) effect: Effect,
+    pub(crate) external: bool,
+    pub(crate) types: Arc<ToolTypes>,
+}
+
+/// The catalogue, indexed; types are derived once. Keys are Cedar entity ids.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    pub(crate) servers: AHashSet<ServerName>,
+    pub(crate) tools: BTreeMap<String, KnownTool>,
+    pub(crate) agents: AHashMap<AgentName, Vec<GroupName>>,
+    pub(crate) groups: AHashSet<GroupName>,
+    pub(crate) arguments: Arc<ArgumentTypes>,
+}
+
+/// Entity ids come into messages and keys; longer tool names are left out of the schema.
+const TOOL_NAME_BYTES_MAX: usize = 256;
+
+impl Known {
+    pub(crate) fn new(catalogue: &Catalogue) -> Self {
+        let mut known = Self::default();
+        let mut budget = Budget::default();
+        let mut arguments = ArgumentTypes::default();
+        for server in &catalogue.servers {
+            known.servers.insert(server.name.clone());
+            for tool in &server.tools {
+                if tool.name.len() > TOOL_NAME_BYTES_MAX {
+                    continue;
+                }
+                let types = ToolTypes::of(&tool.input_schema, &mut budget);
+                arguments.join(&types);
+                let tool = KnownTool {
+                    server: server.name.clone(),
+                    name: tool.name.clone(),
+                    effect: tool.effect,
+                    external: tool.external,
+                    types: Arc::new(types),
+                };
+                known.tools.insert(format!("{}/{}", tool.server, tool.name), tool);
+            }
+        }
+        for (agent, groups) in &catalogue.agents {
+            known.groups.extend(groups.iter().cloned());
+            known.agents.insert(agent.clone(), groups.clone());
+        }
+        known.arguments = Arc::new(arguments);
+        known
+    }
+}

@@ -1,0 +1,442 @@
+//! Reads policy sources: parse, name, validate, and keep each policy with what decisions need to
+//! know of it. The policies that come out do not depend on the catalogue; only problems do.
+
+use std::{
+    str::FromStr,
+    sync::{Arc, OnceLock},
+};
+
+use ahash::{AHashMap, AHashSet};
+use aws_lc_rs::digest::{Context as Hash, SHA256};
+use castra_core::{AgentName, Digest, GroupName, ServerName};
+use cedar_policy::{Effect, EntityUid, Policy, PolicyId, PolicySet, Schema, ValidationMode, Validator};
+
+use crate::{
+    catalogue::Known,
+    clauses::Clause,
+    names::Names,
+    problem::{Findings, Place, PolicyProblems, Problem},
+    reads::Reads,
+    schema,
+    scope::Scope,
+};
+
+/// One policy file. The name is used in messages and in the ids of policies without `@id`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicySource {
+    /// File name as people know it.
+    pub file: String,
+    /// Its content, in Cedar's syntax.
+    pub text: String,
+}
+
+/// A policy with what is known of it from load on.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) id: Arc<str>,
+    pub(crate) source: usize,
+    pub(crate) line: u32,
+    pub(crate) offset: usize,
+    pub(crate) policy: Policy,
+    pub(crate) scope: Scope,
+    /// Without `when` and `unless` it applies whenever its scope matches.
+    pub(crate) conditional: bool,
+    /// What it reads of the context; `None` when it reads nothing of it.
+    pub(crate) reads: Option<Reads>,
+    /// Entities that its conditions name.
+    pub(crate) named: Box<[EntityUid]>,
+    /// Its conditions in parts, from the first time that somebody asks why.
+    clauses: OnceLock<Box<[Clause]>>,
+}
+
+impl Loaded {
+    pub(crate) fn permits(&self) -> bool {
+        self.policy.effect() == Effect::Permit
+    }
+
+    /// What its author says about it.
+    pub(crate) fn why(&self) -> Option<&str> {
+        let text = self.policy.annotation("reason").or_else(|| self.policy.annotation("description"))?;
+        Some(text.trim()).filter(|text| !text.is_empty())
+    }
+}
+
+/// All policies, in the order of the sources.
+#[derive(Debug)]
+pub(crate) struct Policies {
+    pub(crate) sources: Vec<PolicySource>,
+    pub(crate) list: Vec<Loaded>,
+    by_id: AHashMap<Arc<str>, usize>,
+    pub(crate) digest: Arc<str>,
+}
+
+/// Ids are shown, recorded and compared.
+const ID_BYTES_MAX: usize = 200;
+
+impl Policies {
+    /// Parses and names. Does not validate.
+    pub(crate) fn parse(sources: &[PolicySource]) -> Result<Self, PolicyProblems> {
+        let mut policies = Self {
+            sources: sources.to_vec(),
+            list: Vec::new(),
+            by_id: AHashMap::new(),
+            digest: digest(sources),
+        };
+        let mut errors = Findings::default();
+        for (index, source) in sources.iter().enumerate() {
+            policies.add_source(index, source, &mut errors);
+        }
+        if errors.is_empty() {
+            Ok(policies)
+        } else {
+            Err(PolicyProblems { errors: errors.finish(), warnings: Vec::new() })
+        }
+    }
+
+    /// Validates against the schema of a catalogue. Gives errors and warnings.
+    pub(crate) fn check(&self, known: &Known, names: &Names) -> (Vec<Problem>, Vec<Problem>) {
+        let (mut errors, mut warnings) = (Findings::default(), Findings::default());
+        self.validate(known, &mut errors, &mut warnings);
+        self.warn_of_unknown(known, names, &mut warnings);
+        self.warn_of_untyped(known, &mut warnings);
+        (errors.finish(), warnings.finish())
+    }
+
+    pub(crate) fn by_id(&self, id: &str) -> Option<(usize, &Loaded)> {
+        let index = *self.by_id.get(id)?;
+        Some((index, self.list.get(index)?))
+    }
+
+    pub(crate) fn file(&self, policy: &Loaded) -> &str {
+        self.sources.get(policy.source).map_or("", |source| &source.file)
+    }
+
+    pub(crate) fn clauses<'p>(&self, policy: &'p Loaded) -> &'p [Clause] {
+        policy.clauses.get_or_init(|| Clause::of(self.text(policy)))
+    }
+
+    /// The sources from where the policy starts.
+    pub(crate) fn text(&self, policy: &Loaded) -> &str {
+        let source = self.sources.get(policy.source).map_or("", |source| &source.text);
+        source.get(policy.offset..).unwrap_or_default()
+    }
+
+    fn add_source(&mut self, index: usize, source: &PolicySource, errors: &mut Findings) {
+        let place = Place { file: &source.file, text: &source.text };
+        let set = match PolicySet::from_str(&source.text) {
+            Ok(set) => set,
+            Err(found) => {
+                for error in found.iter() {
+                    errors.add(place.diagnostic(error, 0));
+                }
+                return;
+            }
+        };
+        let mut walk = Walk { text: &source.text, offset: 0, counted: 0, line: 1 };
+        for n in 0..set.num_of_policies() + set.num_of_templates() {
+            let id = PolicyId::new(format!("policy{n}"));
+            if let Some(template) = set.template(&id) {
+                let (offset, _) = walk.next(&template.to_cedar());
+                errors.add(
+                    place
+                        .problem(offset, "a template decides nothing by itself")
+                        .help("write the principal or resource in place of ?principal or ?resource"),
+                );
+            } else if let Some(policy) = set.policy(&id) {
+                let (offset, line) = walk.next(&policy.to_cedar().unwrap_or_default());
+                self.add(index, place, policy, offset, line, errors);
+            }
+        }
+    }
+
+    fn add(
+        &mut self,
+        source: usize,
+        place: Place<'_>,
+        policy: &Policy,
+        offset: usize,
+        line: u32,
+        errors: &mut Findings,
+    ) {
+        let id: Arc<str> = match policy.annotation("id") {
+            Some(id) => id.into(),
+            None => self.unused_id(place.file, line),
+        };
+        if id.is_empty() || id.len() > ID_BYTES_MAX || id.chars().any(char::is_control) {
+            let what = format!("an @id has 1 to {ID_BYTES_MAX} bytes and no control characters");
+            errors.add(place.problem(offset, what));
+            return;
+        }
+        if let Some((_, other)) = self.by_id(&id) {
+            let at = format!("{}:{}", self.file(other), other.line);
+            errors.add(
+                place
+                    .problem(offset, format!("the id {id:?} is already that of the policy at {at}"))
+                    .of_policy(&id)
+                    .help("ids name policies in decisions and records, so each is used once"),
+            );
+            return;
+        }
+        let policy = policy.new_id(PolicyId::new(&*id));
+        let conditional = policy.has_non_scope_constraint();
+        self.by_id.insert(id.clone(), self.list.len());
+        self.list.push(Loaded {
+            scope: Scope::of(&policy),
+            reads: if conditional { reads(&policy, place.text.get(offset..)) } else { None },
+            named: if conditional { policy.entity_literals().into() } else { Box::default() },
+            conditional,
+            clauses: OnceLock::new(),
+            id,
+            source,
+            line,
+            offset,
+            policy,
+        });
+    }
+
+    /// `file:line`, with a count when several policies stand on one line.
+    fn unused_id(&self, file: &str, line: u32) -> Arc<str> {
+        let mut id: Arc<str> = format!("{file}:{line}").into();
+        let mut count = 1;
+        while self.by_id.contains_key(&id) {
+            count += 1;
+            id = format!("{file}:{line}.{count}").into();
+        }
+        id
+    }
+
+    fn validate(&self, known: &Known, errors: &mut Findings, warnings: &mut Findings) {
+        let schema = match Schema::from_cedarschema_str(&schema::text(known)) {
+            Ok((schema, _)) => schema,
+            Err(error) => {
+                let place = Place { file: "schema", text: "" };
+                errors.add(place.problem(0, format!("the catalogue makes no valid schema: {error}")));
+                return;
+            }
+        };
+        let set = match PolicySet::from_policies(self.list.iter().map(|loaded| loaded.policy.clone())) {
+            Ok(set) => set,
+            Err(error) => {
+                errors.add(Place { file: "policies", text: "" }.problem(0, error.to_string()));
+                return;
+            }
+        };
+        let result = Validator::new(schema).validate(&set, ValidationMode::Strict);
+        for error in result.validation_errors() {
+            if let Some(problem) = self.problem(error.policy_id(), error) {
+                errors.add(problem);
+            }
+        }
+        for warning in result.validation_warnings() {
+            if let Some(problem) = self.problem(warning.policy_id(), warning) {
+                warnings.add(problem);
+            }
+        }
+    }
+
+    fn problem(&self, id: &PolicyId, diagnostic: &dyn miette::Diagnostic) -> Option<Problem> {
+        let (_, loaded) = self.by_id(id.as_ref())?;
+        let source = self.sources.get(loaded.source)?;
+        let place = Place { file: &source.file, text: &source.text };
+        let mut problem = place.diagnostic(diagnostic, loaded.offset).of_policy(&loaded.id);
+        if let Some(help) = scope_help(&problem.message) {
+            problem.help = Some(help.to_owned());
+        }
+        Some(problem)
+    }
+
+    fn warn_of_unknown(&self, known: &Known, names: &Names, warnings: &mut Findings) {
+        let mut seen = AHashSet::new();
+        for loaded in &self.list {
+            for uid in loaded.scope.named().chain(&loaded.named) {
+                if warnings.is_full() {
+                    return;
+                }
+                let Some(what) = unknown(uid, known, names) else { continue };
+                if !seen.insert((uid, loaded.source)) {
+                    continue;
+                }
+                let mut problem = self.problem_at(loaded, &uid.to_string(), format!("{what} is not known"));
+                problem.help = nearest(uid, known, names).map(|name| format!("did you mean {name:?}?"));
+                warnings.add(problem);
+            }
+        }
+    }
+
+    /// Cedar lets `has` ask for attributes that the schema lacks, and then skips what follows.
+    fn warn_of_untyped(&self, known: &Known, warnings: &mut Findings) {
+        for loaded in self.list.iter().filter(|loaded| loaded.reads.is_some()) {
+            let Some(reads) = loaded.reads.as_ref().filter(|_| !warnings.is_full()) else { return };
+            for name in reads.field("args").into_iter().flat_map(|args| args.fields.keys()) {
+                let what = match known.arguments.0.get(name) {
+                    Some(Some(_)) => continue,
+                    Some(None) => format!("argument {name:?} has no type that all tools with it share"),
+                    None => format!("no tool has an argument {name:?}"),
+                };
+                let names = known.arguments.0.keys().map(String::as_str);
+                warnings.add(self.untyped(loaded, name, what, names));
+            }
+            for (id, fields) in reads.field("call").into_iter().flat_map(|call| &call.fields) {
+                let Some(tool) = known.tools.get(id) else {
+                    let names = known.tools.keys().map(String::as_str);
+                    warnings.add(self.untyped(loaded, id, format!("tool {id:?} is not known"), names));
+                    continue;
+                };
+                for name in
+                    fields.fields.keys().filter(|name| !matches!(tool.types.fields.get(*name), Some(Some(_))))
+                {
+                    let what = format!("tool {id:?} has no argument {name:?} that Cedar can type");
+                    let names = tool.types.fields.keys().map(String::as_str);
+                    warnings.add(self.untyped(loaded, name, what, names));
+                }
+            }
+        }
+    }
+
+    fn untyped<'n>(
+        &self,
+        loaded: &Loaded,
+        name: &str,
+        what: String,
+        names: impl Iterator<Item = &'n str>,
+    ) -> Problem {
+        let what = format!("{what}; a call that sends it is denied where this policy reads it");
+        let mut problem = self.problem_at(loaded, name, what);
+        let nearest = nearest_of(name, names).filter(|nearest| nearest != name);
+        problem.help = nearest.map(|name| format!("did you mean {name:?}?"));
+        problem
+    }
+
+    /// A problem at the first place where a policy mentions something.
+    fn problem_at(&self, loaded: &Loaded, mention: &str, message: String) -> Problem {
+        let text = self.sources.get(loaded.source).map_or("", |source| &source.text);
+        let at = self.text(loaded).find(mention).unwrap_or(0) + loaded.offset;
+        Place { file: self.file(loaded), text }.problem(at, message).of_policy(&loaded.id)
+    }
+}
+
+/// The attributes that new authors miss are those of tools and of calls; Cedar's own guess would be
+/// another attribute instead of the narrower scope that is meant.
+fn scope_help(message: &str) -> Option<&'static str> {
+    let attribute = message.strip_prefix("attribute `")?.split('`').next()?;
+    match attribute {
+        "effect" | "external" if message.contains("entity type") => Some(
+            "only tools have it: write `action == Castra::Action::\"call\", resource is Castra::Tool` in the scope",
+        ),
+        "args" | "call" => {
+            Some("only calls have arguments: write `action == Castra::Action::\"call\"` in the scope")
+        }
+        _ => None,
+    }
+}
+
+/// Finds the policies of a text in their order, with their lines, reading the text once.
+struct Walk<'a> {
+    text: &'a str,
+    offset: usize,
+    counted: usize,
+    line: u32,
+}
+
+impl Walk<'_> {
+    fn next(&mut self, policy: &str) -> (usize, u32) {
+        let rest = self.text.get(self.offset..).unwrap_or_default();
+        let mut start = self.offset + space_and_comments(rest);
+        if !self.text.get(start..).unwrap_or_default().starts_with(policy) {
+            start = self.offset + rest.find(policy).unwrap_or(0);
+        }
+        let between = self.text.get(self.counted..start).unwrap_or_default();
+        let lines = between.bytes().filter(|b| *b == b'\n').count();
+        self.line = self.line.saturating_add(u32::try_from(lines).unwrap_or(u32::MAX));
+        (self.counted, self.offset) = (start, start + policy.len());
+        (start, self.line)
+    }
+}
+
+/// Length of the white space and `//` comments in front.
+pub(crate) fn space_and_comments(text: &str) -> usize {
+    let mut rest = text;
+    loop {
+        let trimmed = rest.trim_start();
+        match trimmed.strip_prefix("//") {
+            Some(comment) => rest = comment.find('\n').and_then(|n| comment.get(n..)).unwrap_or_default(),
+            None => return text.len() - trimmed.len(),
+        }
+    }
+}
+
+/// `context` is a keyword, so a policy whose text lacks the word cannot read it. A policy that
+/// Cedar cannot write as JSON is taken to read everything.
+fn reads(policy: &Policy, text: Option<&str>) -> Option<Reads> {
+    let own = policy.to_cedar();
+    if !own.as_deref().or(text).is_some_and(|text| text.contains("context")) {
+        return None;
+    }
+    let reads = policy.to_json().map_or_else(|_| Reads::all(), |json| Reads::of_policy(&json));
+    (reads != Reads::default()).then_some(reads)
+}
+
+/// SHA-256 over the sources by name: for each the length and bytes of name and text, lengths as
+/// eight bytes, big-endian.
+fn digest(sources: &[PolicySource]) -> Arc<str> {
+    let mut sorted: Vec<_> = sources.iter().collect();
+    sorted.sort_by(|a, b| (&a.file, &a.text).cmp(&(&b.file, &b.text)));
+    let mut hash = Hash::new(&SHA256);
+    for part in sorted.iter().flat_map(|source| [&source.file, &source.text]) {
+        hash.update(&(part.len() as u64).to_be_bytes());
+        hash.update(part.as_bytes());
+    }
+    let mut out = [0; 32];
+    for (slot, byte) in out.iter_mut().zip(hash.finish().as_ref()) {
+        *slot = *byte;
+    }
+    Digest(out).to_hex().into()
+}
+
+/// What a name stands for, when the catalogue does not have it.
+fn unknown(uid: &EntityUid, known: &Known, names: &Names) -> Option<String> {
+    let (kind, id) = (uid.type_name(), uid.id().unescaped());
+    let server = || id.split_once('/').map_or(id, |(server, _)| server);
+    if *kind == names.agent {
+        (!known.agents.contains_key(id)).then(|| format!("agent {id:?}"))
+    } else if *kind == names.group {
+        (!known.groups.contains(id)).then(|| format!("group {id:?}"))
+    } else if *kind == names.server {
+        (!known.servers.contains(id)).then(|| format!("server {id:?}"))
+    } else if *kind == names.tool {
+        (!known.tools.contains_key(id)).then(|| format!("tool {id:?}"))
+    } else if *kind == names.resource || *kind == names.prompt {
+        (!known.servers.contains(server())).then(|| format!("server {:?}", server()))
+    } else {
+        None
+    }
+}
+
+/// Names that are compared for one suggestion; more would make loading slow.
+const COMPARED_MAX: usize = 10_000;
+
+fn nearest(uid: &EntityUid, known: &Known, names: &Names) -> Option<String> {
+    let (kind, id) = (uid.type_name(), uid.id().unescaped());
+    if *kind == names.agent {
+        nearest_of(id, known.agents.keys().map(AgentName::as_str))
+    } else if *kind == names.group {
+        nearest_of(id, known.groups.iter().map(GroupName::as_str))
+    } else if *kind == names.server {
+        nearest_of(id, known.servers.iter().map(ServerName::as_str))
+    } else if *kind == names.tool {
+        nearest_of(id, known.tools.keys().map(String::as_str))
+    } else {
+        None
+    }
+}
+
+fn nearest_of<'n>(id: &str, names: impl Iterator<Item = &'n str>) -> Option<String> {
+    let mut best: Option<(f64, &str)> = None;
+    for name in names.take(COMPARED_MAX) {
+        let score = strsim::jaro_winkler(id, name);
+        if score > 0.85 && best.is_none_or(|(other, of)| (score, name) > (other, of)) {
+            best = Some((score, name));
+        }
+    }
+    best.map(|(_, name)| name.to_owned())
+}

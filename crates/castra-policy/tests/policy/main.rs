@@ -1,0 +1,7 @@
+//! Policies from their text to decisions, through the public interface.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // a test fails by panicking
+
+mod decisions;
+mod loading;
+mod slicing;
+mod support;
