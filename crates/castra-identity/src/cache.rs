@@ -22,6 +22,11 @@ impl CacheKey {
         // NUL occurs in neither, so two pairs never look alike.
         Self(sha256(&[token.as_bytes(), b"\0", resource.as_bytes()]))
     }
+
+    /// A client certificate.
+    pub fn certificate(fingerprint: &Digest) -> Self {
+        Self(*fingerprint)
+    }
 }
 
 /// A bounded memory of verified credentials. An entry is good until the credential expires, at most

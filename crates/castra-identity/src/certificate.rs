@@ -6,7 +6,13 @@
 //! name, strictly. Private keys are drawn by the cryptographic library and returned as PEM for the
 //! store to keep; serial numbers and the time are handed in.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr, str::FromStr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+    str::FromStr,
+    time::Duration,
+};
 
 use castra_core::{AgentName, Digest, Timestamp};
 use rcgen::{
@@ -339,6 +345,40 @@ pub fn read_peer(der: &[u8], rule: &NameRule) -> Result<PeerCertificate, Certifi
     })
 }
 
+/// What a server certificate says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerFacts {
+    /// DNS names and IP addresses that it is good for, as text.
+    pub names: BTreeSet<String>,
+    /// When it ends.
+    pub not_after: Timestamp,
+}
+
+/// Reads the first certificate of a PEM text.
+pub fn read_server(pem: &str) -> Result<ServerFacts, CertificateError> {
+    let what = "the server certificate";
+    let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|e| unreadable(what, &e))?;
+    let certificate = parse(what, &der)?;
+    let san = certificate.subject_alternative_name().map_err(|e| unreadable(what, &e))?;
+    let names = san.map(|san| san.value.general_names.iter().filter_map(server_name).collect());
+    Ok(ServerFacts {
+        names: names.unwrap_or_default(),
+        not_after: Timestamp::from_secs(certificate.validity().not_after.timestamp()),
+    })
+}
+
+fn server_name(name: &GeneralName<'_>) -> Option<String> {
+    match name {
+        GeneralName::DNSName(dns) => Some((*dns).to_owned()),
+        GeneralName::IPAddress(bytes) => {
+            let v4 = || <[u8; 4]>::try_from(*bytes).ok().map(IpAddr::from);
+            let v6 = || <[u8; 16]>::try_from(*bytes).ok().map(IpAddr::from);
+            v4().or_else(v6).map(|ip| ip.to_string())
+        }
+        _ => None,
+    }
+}
+
 /// The value of a field that must be there once. The SPIFFE X.509-SVID specification (section 2)
 /// demands exactly one URI: with two, two readers could see two agents.
 fn only_name<'a>(
@@ -502,7 +542,14 @@ mod tests {
 
         let server =
             authority.issue_server(&["localhost".into(), "127.0.0.1".into(), "::1".into()], NOW, 90, [3; 16]);
-        let refused = read_peer(&der(&server.expect("issued")), &NameRule::Spiffe(domain.clone()));
+        let server = server.expect("issued");
+        let facts = read_server(&server.certificate_pem).expect("read");
+        assert_eq!(
+            facts.names.iter().map(String::as_str).collect::<Vec<_>>(),
+            ["127.0.0.1", "::1", "localhost"]
+        );
+        assert_eq!(facts.not_after, NOW.plus_secs(90 * 86_400));
+        let refused = read_peer(&der(&server), &NameRule::Spiffe(domain.clone()));
         assert!(matches!(refused, Err(CertificateError::NotOneName { found: 0, .. })));
 
         let ca = CertificateDer::from_pem_slice(authority.certificate_pem().as_bytes()).expect("PEM");

@@ -48,12 +48,6 @@ pub enum BadCredential {
     /// A certificate of the built-in CA's domain that is not in the list of issued ones.
     #[error("the certificate is not among those issued here")]
     UnknownCertificate,
-    /// No configured issuer made this JWT.
-    #[error("issuer {issuer:?} is not trusted here")]
-    UnknownIssuer {
-        /// What the token says.
-        issuer: String,
-    },
     /// The JWT is not good.
     #[error(transparent)]
     Jwt(#[from] JwtError),
@@ -80,7 +74,7 @@ impl BadCredential {
             Self::AgentRevoked { .. } => "Ask the operator why; a revoked name is not used again",
             Self::UnknownAgent { .. } => "An operator registers it with `castra agent add NAME`",
             Self::UnknownCertificate => "Get a certificate that this gate issued",
-            Self::UnknownIssuer { .. } => {
+            Self::Jwt(JwtError::UnknownIssuer) => {
                 "Add the issuer to the configuration, or use a token of a configured one"
             }
             Self::Jwt(_) => "Get a new access token from the issuer for this resource",

@@ -162,6 +162,8 @@ pub enum JwtError {
     UnknownKey { key_id: Option<String>, issuer: String },
     #[error("the signature of the JWT is wrong")]
     Signature,
+    #[error("none of the issuers that are trusted here made this JWT")]
+    UnknownIssuer,
     #[error("the JWT is of issuer {found:?}, not of {expected:?}")]
     Issuer { found: String, expected: String },
     #[error("the JWT is meant for {found:?}, not for {resource}")]

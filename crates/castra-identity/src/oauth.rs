@@ -205,6 +205,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::JwtError;
 
     fn server() -> ResourceServer {
         ResourceServer::new("https://Gate.example:443/", vec!["https://idp.example".into()]).expect("URL")
@@ -243,7 +244,7 @@ mod tests {
                 "Bearer error=\"insufficient_scope\",scope=\"mcp:call\",error_description=\"this needs scope mcp:call\",{url}"
             )
         );
-        let hostile = BadCredential::UnknownIssuer { issuer: "a\"\\\r\nX: y\u{e9}".into() };
+        let hostile = BadCredential::Jwt(JwtError::Type { found: "a\"\\\r\nX: y\u{e9}".into() });
         let text = server().bad_credential("/mcp", &hostile);
         assert!(text.bytes().all(|b| (b' '..=b'~').contains(&b) && b != b'\\'), "{text}");
         assert_eq!(text.matches('"').count(), 6, "{text}");
