@@ -7,6 +7,7 @@
 
 mod claims;
 mod keys;
+mod metadata;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -15,7 +16,10 @@ use castra_core::{AgentName, GroupName, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use self::claims::Claims;
-pub use self::keys::{Algorithm, Jwks, JwksError};
+pub use self::{
+    keys::{Algorithm, Jwks, JwksError},
+    metadata::{MetadataError, discovery_urls, jwks_url},
+};
 
 /// Longest token that is looked at. Tokens with many groups reach 6 KiB; the header limit of the
 /// listener is the next bound.
@@ -235,20 +239,6 @@ pub fn verify(token: &str, issuer: &Issuer, resource: &str, now: Timestamp) -> R
         expires,
         unknown_agents: config.unknown_agents,
     })
-}
-
-/// Where an issuer's metadata may be, in the order to try: RFC 8414 section 3.1 (path inserted),
-/// then OpenID Connect Discovery 1.0 section 4 (path appended).
-pub fn discovery_urls(issuer: &str) -> [String; 2] {
-    let issuer = issuer.trim_end_matches('/');
-    let host_at = issuer.find("://").map_or(0, |at| at + 3);
-    let path_at =
-        issuer.get(host_at..).and_then(|rest| rest.find('/')).map_or(issuer.len(), |at| host_at + at);
-    let (origin, path) = issuer.split_at_checked(path_at).unwrap_or((issuer, ""));
-    [
-        format!("{origin}/.well-known/oauth-authorization-server{path}"),
-        format!("{issuer}/.well-known/openid-configuration"),
-    ]
 }
 
 #[derive(Deserialize)]

@@ -323,6 +323,18 @@ fn metadata_is_looked_for_where_the_standards_say() {
     );
 }
 
+#[test]
+fn metadata_must_be_of_the_issuer_that_was_asked() {
+    let ask = |issuer: &str, keys: &str| {
+        let document = json!({"issuer": issuer, "jwks_uri": keys, "token_endpoint": "x"}).to_string();
+        jwks_url(document.as_bytes(), ISSUER)
+    };
+    assert_eq!(ask(ISSUER, "https://idp.example/jwks"), Ok("https://idp.example/jwks".into()));
+    assert!(matches!(ask("https://evil.example", "https://x"), Err(MetadataError::OtherIssuer { .. })));
+    assert!(matches!(ask(ISSUER, "http://idp.example/jwks"), Err(MetadataError::InsecureKeys { .. })));
+    assert!(matches!(jwks_url(b"{}", ISSUER), Err(MetadataError::Unreadable { .. })));
+}
+
 proptest! {
     #[test]
     fn any_text_is_judged_without_panic(text in any::<String>(), parts in proptest::collection::vec(any::<Vec<u8>>(), 3)) {
