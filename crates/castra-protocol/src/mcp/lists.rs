@@ -197,6 +197,22 @@ pub fn read<'a>(kind: ListKind, result: &'a str) -> Result<Page<'a>, ListError> 
 
 const TWICE: &str = "the same name or URI stands twice in the list";
 
+impl Page<'_> {
+    /// The edits that leave out items, for a text in which the page begins at `offset`.
+    pub(super) fn cuts(&self, offset: usize, kept: impl Fn(&Item<'_>) -> bool) -> Vec<Edit> {
+        let mut items = self.items.iter();
+        let moved = |span: &Span| Span { start: span.start + offset, end: span.end + offset };
+        let part = |(span, valid): &(Span, bool)| {
+            let item = if *valid { items.next() } else { None };
+            (moved(span), item.is_none_or(&kept))
+        };
+        let parts: Vec<_> = self.elements.iter().map(part).collect();
+        let mut edits = Vec::new();
+        cut(&parts, &mut edits);
+        edits
+    }
+}
+
 impl<'a> Item<'a> {
     /// Reads one item; the error has the name, if any, and the reason.
     fn read(kind: ListKind, text: &'a str, element: Value) -> Result<Self, (String, String)> {

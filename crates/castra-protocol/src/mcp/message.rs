@@ -103,6 +103,11 @@ impl<'a> Request<'a> {
         self.meta.protocol_version.as_deref().and_then(Revision::parse)
     }
 
+    /// A part of the message.
+    pub fn slice(&self, span: Span) -> &'a str {
+        span.of(self.text)
+    }
+
     /// The arguments as JSON; an empty object if there are none.
     pub fn arguments_text(&self) -> &'a str {
         self.arguments.map_or("{}", |span| span.of(self.text))

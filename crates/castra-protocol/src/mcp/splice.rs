@@ -148,6 +148,20 @@ impl<'a> Splice<'a> {
         self
     }
 
+    /// Replaces a value elsewhere in the message by raw JSON.
+    #[must_use]
+    pub(super) fn replace_value(mut self, span: Span, raw: &str) -> Self {
+        self.replace(span, raw.to_string());
+        self
+    }
+
+    /// Adds edits that overlap with nothing else.
+    #[must_use]
+    pub(super) fn edits(mut self, edits: Vec<Edit>) -> Self {
+        self.edits.extend(edits);
+        self
+    }
+
     /// The changed message; the original bytes if nothing changed.
     pub fn finish(mut self) -> Cow<'a, [u8]> {
         match self.collect() {
