@@ -6,7 +6,7 @@
 use crate::{chores, run, tally::Tally};
 
 /// Executions per target in a smoke run: a second or two each.
-pub(crate) const EXECUTIONS: u32 = 20_000;
+pub(crate) const EXECUTIONS: u32 = 50_000;
 
 // What cargo-fuzz passes, less the address sanitizer: it needs a nightly compiler, and unsafe code is
 // forbidden in every crate that is fuzzed.

@@ -31,7 +31,7 @@ usage: cargo xtask CHORE
   layout               which crate may know which, against the manifests and ARCHITECTURE.md
   gen [--check]        writes the generated files; with --check, only compares
   docs                 runs the commands that README.md and docs/ show
-  fuzz [EXECUTIONS]    every fuzz target, a fixed number of executions (default 20000)
+  fuzz [EXECUTIONS]    every fuzz target, a fixed number of executions (default 50000)
   crash [--rounds N]   kill -9 under load, N rounds (default 200)
   conformance          the official MCP conformance suite, directly and through the gate
   interop [--quick]    other people's servers and clients through the gate

@@ -1,0 +1,195 @@
+//! What the fuzz targets do with their bytes: call one parser, and check what must hold for all that
+//! it accepts. None may panic, hang, or take memory beyond its limits.
+//!
+//! The ledger's parsers bring their own functions (`castra_ledger::fuzz`), and so does the program
+//! (`castra::fuzz`).
+
+use castra_core::Timestamp;
+use castra_identity::{
+    Issuer, IssuerConfig, Jwks, NameRule, SiteRules, TrustDomain,
+    certificate::read_peer,
+    jwt::{issuer_of, verify},
+    oauth::canonical_resource,
+    token::{is_intact, kind_of},
+};
+use castra_protocol::{
+    json,
+    mcp::{
+        self, ListKind, Message, ParseLimits, Splice,
+        headers::{self, ParamHeaders},
+        lists::{self, FederatedCursor},
+    },
+    sse,
+};
+
+const DEPTH_MAX: usize = 64;
+
+/// The strict JSON scanner accepts nothing that a common parser refuses.
+pub fn json(data: &[u8]) {
+    if let Ok(text) = json::check(data, DEPTH_MAX) {
+        let parsed = serde_json::from_str::<serde_json::Value>(text);
+        assert!(parsed.is_ok() || is_out_of_range(&parsed), "accepted what serde_json refuses: {parsed:?}");
+    }
+}
+
+/// serde_json refuses numbers beyond a double; they are JSON all the same.
+fn is_out_of_range(parsed: &serde_json::Result<serde_json::Value>) -> bool {
+    parsed.as_ref().is_err_and(|e| e.to_string().contains("out of range"))
+}
+
+/// A message that is taken apart and put together again without changes is the same bytes, and one
+/// whose id is replaced is still a message.
+pub fn message(data: &[u8]) {
+    let limits = ParseLimits { depth_max: DEPTH_MAX };
+    let Ok(message) = mcp::parse(data, &limits) else { return };
+    let (untouched, changed) = match &message {
+        Message::Request(request) => {
+            let _ = (request.action(), request.revision(), request.kind());
+            let changed = Splice::request(request).id("7").set_meta("castra.dev/test", "{}").target("other");
+            (Splice::request(request).finish(), changed.finish())
+        }
+        Message::Notification(notification) => {
+            let changed = Splice::notification(notification).set_meta("castra.dev/test", "1");
+            (Splice::notification(notification).finish(), changed.finish())
+        }
+        Message::Response(response) => {
+            let changed = Splice::response(response).id("\"x\"").set_meta("castra.dev/test", "null");
+            (Splice::response(response).finish(), changed.finish())
+        }
+    };
+    assert_eq!(untouched, data, "nothing was changed");
+    let room = ParseLimits { depth_max: DEPTH_MAX + 2 };
+    assert!(
+        mcp::parse(&changed, &room).is_ok(),
+        "no message after a change: {:?}",
+        String::from_utf8_lossy(&changed)
+    );
+}
+
+/// The headers that are built for a message are the headers that it is checked against.
+pub fn headers(data: &[u8]) {
+    let limits = ParseLimits { depth_max: DEPTH_MAX };
+    if let Ok(Message::Request(request)) = mcp::parse(data, &limits)
+        && let Ok(built) = headers::build(&request, None)
+    {
+        let lookup = |name: &str| built.iter().find(|h| h.name == name).map(|h| h.value.as_bytes());
+        // A method or a version that is no header value has no header that could say it.
+        let plain = |text: &str| {
+            text.bytes().all(|b| (0x21..0x7f).contains(&b)) && headers::encode_value(text) == text
+        };
+        if plain(&request.method) && request.meta.protocol_version.as_deref().is_some_and(plain) {
+            assert_eq!(headers::check(&request, lookup, None), Ok(()));
+        }
+    }
+    if let Ok(text) = std::str::from_utf8(data) {
+        let encoded = headers::encode_value(text);
+        assert_eq!(
+            headers::decode_value(encoded.as_bytes()).as_deref(),
+            Some(text),
+            "a value survives its header"
+        );
+        let _ = ParamHeaders::from_schema(text);
+    }
+    let _ = headers::decode_value(data);
+}
+
+/// Lists are cut without touching what stays.
+pub fn list(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    for kind in [ListKind::Tools, ListKind::Resources, ListKind::ResourceTemplates, ListKind::Prompts] {
+        if json::check(data, DEPTH_MAX).is_ok()
+            && let Ok(page) = lists::read(kind, text)
+        {
+            let all = vec![lists::Keep::AsIs; page.items.len()];
+            if page.faults.is_empty() {
+                assert_eq!(lists::filter(&page, &all, false), text, "nothing was left out");
+            }
+            let none = vec![lists::Keep::Drop; page.items.len()];
+            let emptied = lists::filter(&page, &none, true).into_owned();
+            assert!(
+                lists::read(kind, &emptied).is_ok_and(|p| p.items.is_empty()),
+                "everything was left out: {emptied}"
+            );
+        }
+    }
+    if let Some(cursor) = FederatedCursor::decode(text) {
+        assert_eq!(cursor.encode().and_then(|word| FederatedCursor::decode(&word)), Some(cursor));
+    }
+}
+
+/// A stream gives the same events wherever its chunks end.
+pub fn sse(data: &[u8]) {
+    let Some((cut, stream)) = data.split_first() else { return };
+    let cut = usize::from(*cut).min(stream.len());
+    let (first, second) = stream.split_at(cut);
+    assert_eq!(events(&[stream]), events(&[first, second]), "chunk borders do not matter");
+}
+
+type Seen = (String, String, Option<String>, Option<u64>);
+
+fn events(chunks: &[&[u8]]) -> Vec<Seen> {
+    let mut seen = Vec::new();
+    let mut decoder = sse::Decoder::new(1024);
+    for chunk in chunks {
+        let fed = decoder.feed(chunk, |event| {
+            seen.push((
+                event.event.to_owned(),
+                event.data.to_owned(),
+                event.id.map(str::to_owned),
+                event.retry_ms,
+            ));
+        });
+        if fed.is_err() {
+            break;
+        }
+    }
+    seen
+}
+
+/// Tokens: the kind, the checksum, and no panic.
+pub fn token(data: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(data) {
+        assert!(kind_of(text).is_some() || !is_intact(text), "only a token of ours has our checksum");
+    }
+}
+
+/// A JWT that nobody signed with a known key is never taken.
+pub fn jwt(data: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(data)
+        && let Ok(keys) = Jwks::parse(br#"{"keys":[]}"#)
+    {
+        let _ = issuer_of(text);
+        let issuer = Issuer::new(IssuerConfig::new("https://issuer.example"), keys);
+        let verified = verify(text, &issuer, "https://gate.example/mcp", Timestamp::from_secs(1_800_000_000));
+        assert!(verified.is_err(), "there is no key to verify with");
+    }
+    let _ = Jwks::parse(data);
+}
+
+/// Certificates of clients, as a TLS library hands them over.
+pub fn certificate(data: &[u8]) {
+    if let Ok(domain) = TrustDomain::new("fuzz.example") {
+        let _ = read_peer(data, &NameRule::Spiffe(domain));
+    }
+}
+
+/// Host and Origin: only the gate's own pass.
+pub fn site(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let listen = [std::net::IpAddr::from([127, 0, 0, 1])];
+    if let Ok(rules) = SiteRules::new(&listen, &[], &[]) {
+        if rules.check(Some(text), None).is_ok() {
+            let text = text.to_ascii_lowercase();
+            let own = ["localhost", "127.0.0.1", "[::1]"].iter().any(|host| text.starts_with(host));
+            assert!(own, "{text:?} is not the gate's own");
+        }
+        let _ = rules.check(Some("localhost"), Some(text));
+    }
+    if let Some(canonical) = canonical_resource(text) {
+        assert_eq!(
+            canonical_resource(&canonical).as_deref(),
+            Some(canonical.as_str()),
+            "canonical is canonical"
+        );
+    }
+}
