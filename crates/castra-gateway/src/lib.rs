@@ -1,1 +1,26 @@
-//! The path of an action, one file per step.
+//! The path of an action: everything that happens between the socket and the answer.
+//!
+//! A reader follows a request by reading these files in order: [`listen`] takes it in, `identify`
+//! says who asks, `understand` says what is meant, `decide` asks policy, `record` writes the intent
+//! down, `mcp` carries it to the server and back, `record` writes the outcome down, `answer` gives
+//! it back. [`path`] shows the whole on one screen. Each step hands on a type that only it can make:
+//! nothing that was not decided and recorded can reach a server.
+
+mod answer;
+mod catalogue;
+mod decide;
+mod gate;
+mod identify;
+mod in_flight;
+mod listen;
+mod mcp;
+pub mod metrics;
+pub mod path;
+mod record;
+mod understand;
+pub mod upstream;
+
+pub use answer::AnswerBody;
+pub use catalogue::ToolOverride;
+pub use gate::{AllowedAsks, Gate, GateError, GateParts, ReadyCheck, ServerParts, ServerStatus};
+pub use listen::Connection;

@@ -435,21 +435,26 @@ impl ChildEvents {
     }
 
     pub(super) async fn next(&mut self) -> Option<Result<Incoming, UpstreamError>> {
+        // A child that never stops sending is late too; an answer that is here is not.
+        if !self.exchange.long && self.deadline <= Instant::now() && !self.exchange.queue.is_closed() {
+            return Some(Err(self.give_up()));
+        }
         if let Some(message) = self.try_next() {
             return Some(message);
         }
-        let silent = Instant::now() + self.inner.limits.stream_idle_max;
         // Silence on a pipe says nothing of a subscription: a child that is gone is noticed at once.
-        let waited = if self.exchange.long {
-            Ok(self.exchange.queue.pop().await)
-        } else {
-            timeout_at(silent.min(self.deadline), self.exchange.queue.pop()).await
-        };
-        waited.unwrap_or_else(|_| {
-            self.inner.take_back(self.exchange.number);
-            self.exchange.queue.finish(None);
-            Some(Err(self.late()))
-        })
+        if self.exchange.long {
+            return self.exchange.queue.pop().await;
+        }
+        let silent = Instant::now() + self.inner.limits.stream_idle_max;
+        let waited = timeout_at(silent.min(self.deadline), self.exchange.queue.pop()).await;
+        waited.unwrap_or_else(|_| Some(Err(self.give_up())))
+    }
+
+    fn give_up(&mut self) -> UpstreamError {
+        self.inner.take_back(self.exchange.number);
+        self.exchange.queue.discard();
+        self.late()
     }
 
     fn late(&self) -> UpstreamError {
@@ -459,7 +464,7 @@ impl ChildEvents {
 
 impl Drop for ChildEvents {
     fn drop(&mut self) {
-        self.exchange.queue.finish(None);
+        self.exchange.queue.discard();
         if self.sent {
             self.inner.take_back(self.exchange.number);
         } else {
@@ -484,7 +489,7 @@ impl ChildUnsolicited {
 
 impl Drop for ChildUnsolicited {
     fn drop(&mut self) {
-        self.0.unsolicited.finish(None);
+        self.0.unsolicited.discard();
     }
 }
 

@@ -147,6 +147,11 @@ impl HttpEvents {
                 return None;
             }
             let patience = self.patience();
+            // A server that never stops sending is late too.
+            if patience <= Instant::now() {
+                self.silent();
+                continue;
+            }
             let Some(body) = &mut self.body else {
                 self.reconnect(patience).await;
                 continue;

@@ -30,6 +30,13 @@ impl RequestId {
     }
 }
 
+impl From<&str> for RequestId {
+    /// From raw JSON that is known to be an id.
+    fn from(raw: &str) -> Self {
+        Self(raw.into())
+    }
+}
+
 impl From<Id<'_>> for RequestId {
     fn from(id: Id<'_>) -> Self {
         Self(id.raw().into())

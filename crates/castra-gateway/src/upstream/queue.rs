@@ -57,9 +57,19 @@ impl Queue {
     pub(super) fn finish(&self, last: Option<Item>) {
         let mut state = self.state.lock();
         if !state.closed {
+            state.bytes += last.as_ref().map_or(0, size);
             state.items.extend(last);
             state.closed = true;
         }
+        drop(state);
+        self.filled.notify_one();
+        self.emptied.notify_one();
+    }
+
+    /// Closes the queue and forgets what waits in it.
+    pub(super) fn discard(&self) {
+        let mut state = self.state.lock();
+        *state = State { closed: true, ..State::default() };
         drop(state);
         self.filled.notify_one();
         self.emptied.notify_one();
@@ -86,9 +96,7 @@ impl Queue {
     pub(super) fn try_pop(&self) -> Option<Item> {
         let mut state = self.state.lock();
         let item = state.items.pop_front()?;
-        if let Ok(message) = &item {
-            state.bytes -= message.bytes().len();
-        }
+        state.bytes -= size(&item);
         drop(state);
         self.emptied.notify_one();
         Some(item)
@@ -104,6 +112,10 @@ impl Queue {
     pub(super) fn is_closed(&self) -> bool {
         self.state.lock().closed
     }
+}
+
+fn size(item: &Item) -> usize {
+    item.as_ref().map_or(0, |message| message.bytes().len())
 }
 
 #[cfg(test)]
@@ -126,12 +138,12 @@ mod tests {
             queue.push(message(1)).unwrap();
         }
         queue.push(message(1)).expect_err("no room");
-        queue.finish(Some(Err(UpstreamError::EndedEarly)));
+        queue.finish(Some(Ok(message(30))));
         queue.push(message(1)).expect("vanishes");
         for _ in 0..10 {
             queue.pop().await.unwrap().unwrap();
         }
-        assert!(queue.pop().await.unwrap().is_err());
+        assert_eq!(queue.pop().await.unwrap().unwrap(), message(30));
         assert!(queue.pop().await.is_none() && queue.is_over());
 
         let queue = Queue::new(usize::MAX);

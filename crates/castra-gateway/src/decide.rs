@@ -1,0 +1,71 @@
+//! Step 5, decide: one Cedar decision over who, what, with which arguments, when and from where.
+
+use std::time::Instant;
+
+use castra_core::{Decision, PolicyMode, Timestamp, Verdict};
+use castra_policy::{DecisionRequest, Engine};
+
+use crate::{metrics::Metrics, understand::Action};
+
+/// An action with its verdict. Only [`decide`] makes one.
+pub(crate) struct Decided {
+    action: Action,
+    verdict: Verdict,
+    enforced: bool,
+    time: Timestamp,
+}
+
+/// Asks the policies. Never fails: what cannot be decided is denied, and says so.
+pub(crate) fn decide(
+    engine: &Engine,
+    mode: PolicyMode,
+    action: Action,
+    time: Timestamp,
+    metrics: &Metrics,
+) -> Decided {
+    let started = Instant::now();
+    let verdict = engine.decide(&request(&action, time));
+    metrics.decision(started.elapsed());
+    Decided { action, verdict, enforced: mode == PolicyMode::Enforce, time }
+}
+
+fn request(action: &Action, time: Timestamp) -> DecisionRequest<'_> {
+    DecisionRequest {
+        agent: &action.agent,
+        operation: action.operation,
+        resource: &action.resource,
+        effect: action.effect,
+        external: action.external,
+        time,
+        source: action.source,
+        protocol: action.protocol,
+        revision: action.revision,
+        modern: action.modern,
+        run: action.run.as_ref(),
+        arguments: action.arguments(),
+    }
+}
+
+impl Decided {
+    pub(crate) fn action(&self) -> &Action {
+        &self.action
+    }
+
+    pub(crate) fn verdict(&self) -> &Verdict {
+        &self.verdict
+    }
+
+    /// When it was decided; the record bears the same time, so that the decision can be replayed.
+    pub(crate) fn time(&self) -> Timestamp {
+        self.time
+    }
+
+    pub(crate) fn enforced(&self) -> bool {
+        self.enforced
+    }
+
+    /// Whether it may go on: permitted, or policies are only observed.
+    pub(crate) fn permitted(&self) -> bool {
+        self.verdict.decision == Decision::Allow || !self.enforced
+    }
+}

@@ -1,0 +1,452 @@
+//! The gate: what all connections share, how it is put together, changed while it runs, and closed.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use castra_core::{AgentName, Limits, PolicyMode, ServerName, Timestamp};
+use castra_identity::{CredentialTable, IdentityCache, Issuer, NameRule, ResourceServer, SiteRules};
+use castra_ledger::EventKind;
+use castra_net::{client::HttpClient, listen::Peer};
+use castra_policy::{Catalogue, Engine};
+use castra_store::{State, StoreError, log::Log};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    catalogue::{Server, ToolOverride},
+    in_flight::InFlight,
+    listen::Connection,
+    mcp::{LinkPool, ParkedCalls, Sessions, SharedRoutes, TaskOwners},
+    metrics::Metrics,
+    record::Recorder,
+    upstream::UpstreamConfig,
+};
+
+/// How many verified credentials are remembered; more agents than this still work, only slower.
+const IDENTITIES_MAX: usize = 16_384;
+
+/// How often sessions, links and parked calls are looked through for what is past its time.
+const HOUSEKEEPING: Duration = Duration::from_secs(5);
+
+/// What a gate is made of.
+pub struct GateParts {
+    /// Every limit.
+    pub limits: Arc<Limits>,
+    /// Agents, keys, catalogue.
+    pub state: Arc<State>,
+    /// Where records go.
+    pub log: Log,
+    /// The clock.
+    pub clock: fn() -> Timestamp,
+    /// Where figures go.
+    pub metrics: Arc<Metrics>,
+    /// Who is known, as of now.
+    pub credentials: CredentialTable,
+    /// The policies.
+    pub engine: Engine,
+    /// Whether they are enforced.
+    pub mode: PolicyMode,
+    /// Whose JWTs are believed.
+    pub issuers: Vec<Issuer>,
+    /// How a verified client certificate names an agent; tried in order.
+    pub certificate_rules: Vec<NameRule>,
+    /// Which Host and Origin headers are ours.
+    pub sites: SiteRules,
+    /// The gate as an OAuth resource server.
+    pub resource: ResourceServer,
+    /// The servers behind the gate.
+    pub servers: Vec<ServerParts>,
+    /// Whether calls that only read wait for the disk too.
+    pub reads_wait: bool,
+    /// Payloads above this size are recorded by digest only.
+    pub payload_bytes_max: usize,
+}
+
+/// One server behind the gate.
+pub struct ServerParts {
+    /// How to reach it.
+    pub config: UpstreamConfig,
+    /// The HTTP client to use.
+    pub client: HttpClient,
+    /// What its manifest says of tools.
+    pub tools: HashMap<String, ToolOverride>,
+    /// What it may ask of the client.
+    pub allow: AllowedAsks,
+    /// Changes when the configuration of this server changes; an unchanged one keeps its connections.
+    pub fingerprint: u64,
+}
+
+/// What a server may ask of the client during a call.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AllowedAsks {
+    /// `sampling/createMessage`.
+    pub sampling: bool,
+    /// `elicitation/create`.
+    pub elicitation: bool,
+    /// `roots/list`.
+    pub roots: bool,
+}
+
+/// Why a gate could not be put together.
+#[derive(Debug, thiserror::Error)]
+pub enum GateError {
+    /// Randomness or state failed.
+    #[error("the gate cannot start: {0}")]
+    Store(#[from] StoreError),
+}
+
+/// One thing that must be right for the gate to work.
+#[derive(Debug, Clone)]
+pub struct ReadyCheck {
+    /// What is checked.
+    pub name: &'static str,
+    /// Whether it is right.
+    pub ok: bool,
+    /// Why not, or what was found.
+    pub reason: String,
+}
+
+/// What the gate knows of a server.
+#[derive(Debug, Clone)]
+pub struct ServerStatus {
+    /// Its name.
+    pub name: ServerName,
+    /// `http` or `stdio`.
+    pub transport: &'static str,
+    /// Its protocol revision, once it was reached.
+    pub revision: Option<&'static str>,
+    /// How many tools it was seen to have.
+    pub tools: usize,
+    /// What went wrong last, if nothing has gone right since.
+    pub problem: Option<String>,
+}
+
+/// The gate. One per process.
+pub struct Gate {
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) state: Arc<State>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) recorder: Arc<Recorder>,
+    pub(crate) engine: ArcSwap<Engine>,
+    pub(crate) credentials: ArcSwap<CredentialTable>,
+    pub(crate) identities: IdentityCache,
+    pub(crate) issuers: ArcSwap<Vec<Issuer>>,
+    pub(crate) sessions: Sessions,
+    pub(crate) links: LinkPool,
+    pub(crate) parked: ParkedCalls,
+    pub(crate) tasks: TaskOwners,
+    pub(crate) routes: SharedRoutes,
+    pub(crate) in_flight: Arc<InFlight>,
+    /// Ends everything that is still open.
+    pub(crate) closing: CancellationToken,
+    observe: AtomicBool,
+    servers: ArcSwap<HashMap<ServerName, Arc<Server>>>,
+    certificate_rules: Vec<NameRule>,
+    sites: ArcSwap<SiteRules>,
+    resource: ResourceServer,
+    clock: fn() -> Timestamp,
+    log: Log,
+    keys_wanted: Notify,
+    keys_fetched: Notify,
+    relearn: Arc<Notify>,
+}
+
+impl Gate {
+    /// Puts a gate together and starts its housekeeping. Needs a tokio runtime.
+    pub fn new(parts: GateParts) -> Result<Arc<Self>, GateError> {
+        let recorder = Arc::new(Recorder::new(
+            parts.log.clone(),
+            parts.state.clone(),
+            parts.clock,
+            parts.metrics.clone(),
+            parts.reads_wait,
+            parts.payload_bytes_max,
+        )?);
+        let gate = Arc::new(Self {
+            sessions: Sessions::new(parts.limits.clone(), parts.metrics.clone()),
+            links: LinkPool::new(parts.limits.clone()),
+            parked: ParkedCalls::new(parts.limits.clone(), parts.metrics.clone()),
+            tasks: TaskOwners::default(),
+            routes: SharedRoutes::default(),
+            in_flight: InFlight::new(parts.limits.calls_per_agent_max, parts.metrics.clone()),
+            limits: parts.limits,
+            state: parts.state,
+            metrics: parts.metrics,
+            recorder,
+            engine: ArcSwap::from_pointee(parts.engine),
+            credentials: ArcSwap::from_pointee(parts.credentials),
+            identities: IdentityCache::new(IDENTITIES_MAX),
+            issuers: ArcSwap::from_pointee(parts.issuers),
+            closing: CancellationToken::new(),
+            observe: AtomicBool::new(parts.mode == PolicyMode::Observe),
+            servers: ArcSwap::default(),
+            certificate_rules: parts.certificate_rules,
+            sites: ArcSwap::from_pointee(parts.sites),
+            resource: parts.resource,
+            clock: parts.clock,
+            log: parts.log,
+            keys_wanted: Notify::new(),
+            keys_fetched: Notify::new(),
+            relearn: Arc::default(),
+        });
+        gate.replace_servers(parts.servers);
+        tokio::spawn(housekeeping(Arc::downgrade(&gate), gate.closing.clone()));
+        tokio::spawn(learning(Arc::downgrade(&gate), gate.closing.clone()));
+        Ok(gate)
+    }
+
+    /// A client's connection.
+    pub fn connection(self: &Arc<Self>, peer: &Arc<Peer>) -> Arc<Connection> {
+        Arc::new(Connection::new(self.clone(), peer.clone()))
+    }
+
+    /// Swaps the policies; actions under way keep the ones that decided them.
+    pub fn replace_policies(&self, engine: Engine, mode: PolicyMode) {
+        let detail = format!("{} policies, set {}", engine.policy_count(), engine.policy_set());
+        self.engine.store(Arc::new(engine));
+        self.observe.store(mode == PolicyMode::Observe, Ordering::Relaxed);
+        self.metrics.policy_reload(true);
+        self.recorder.event(EventKind::PolicyLoaded, None, &detail);
+    }
+
+    /// Notes that changed policies were refused; the old ones stay in force.
+    pub fn policies_rejected(&self, why: &str) {
+        self.metrics.policy_reload(false);
+        self.recorder.event(EventKind::PolicyRejected, None, why);
+    }
+
+    /// Writes an event of the program that runs the gate into the log.
+    pub fn record_event(&self, event: EventKind, subject: Option<&str>, detail: &str) {
+        self.recorder.event(event, subject, detail);
+    }
+
+    /// The policies in force.
+    pub fn engine(&self) -> Arc<Engine> {
+        self.engine.load_full()
+    }
+
+    /// Swaps who is known. Takes effect on the next request; sessions and links of agents that are
+    /// no longer active are closed.
+    pub fn replace_credentials(self: &Arc<Self>, table: CredentialTable) {
+        self.credentials.store(Arc::new(table));
+        let gate = self.clone();
+        tokio::spawn(async move { gate.close_of_revoked().await });
+    }
+
+    async fn close_of_revoked(&self) {
+        let table = self.credentials.load_full();
+        let revoked: Vec<AgentName> = table
+            .agents()
+            .filter(|a| a.state == castra_identity::AgentState::Revoked)
+            .map(|a| a.name.clone())
+            .collect();
+        for agent in revoked {
+            self.sessions.close_of(&agent).await;
+            self.links.close_of(&agent).await;
+            self.parked.drop_of(&agent);
+        }
+    }
+
+    /// Swaps whose JWTs are believed, or their keys.
+    pub fn replace_issuers(&self, issuers: Vec<Issuer>) {
+        self.issuers.store(Arc::new(issuers));
+        self.keys_fetched.notify_waiters();
+    }
+
+    /// Wakes when a JWT named a key that is not known, so that the key sets should be fetched again.
+    pub fn keys_wanted(&self) -> &Notify {
+        &self.keys_wanted
+    }
+
+    pub(crate) async fn ask_for_fresh_keys(&self, wait: Duration) {
+        let fetched = self.keys_fetched.notified();
+        self.keys_wanted.notify_one();
+        // Late or never: the caller verifies again and gives its own reason.
+        let _ = tokio::time::timeout(wait, fetched).await;
+    }
+
+    /// Swaps which Host and Origin headers are ours.
+    pub fn replace_sites(&self, sites: SiteRules) {
+        self.sites.store(Arc::new(sites));
+    }
+
+    /// Swaps the servers. One whose fingerprint is unchanged keeps its connections and children.
+    pub fn replace_servers(self: &Arc<Self>, parts: Vec<ServerParts>) {
+        let old = self.servers.load_full();
+        let mut new = HashMap::with_capacity(parts.len());
+        for part in parts {
+            let name = part.config.name.clone();
+            let server = match old.get(&name) {
+                Some(server) if server.fingerprint() == part.fingerprint => server.clone(),
+                _ => Server::new(self, part),
+            };
+            new.insert(name, server);
+        }
+        let gone: Vec<ServerName> = old
+            .iter()
+            .filter(|(name, server)| new.get(*name).is_none_or(|n| !Arc::ptr_eq(n, server)))
+            .map(|(name, _)| name.clone())
+            .collect();
+        self.servers.store(Arc::new(new));
+        if !gone.is_empty() {
+            let gate = self.clone();
+            tokio::spawn(async move {
+                for server in gone {
+                    gate.links.close_to(&server).await;
+                    gate.sessions.close_to(&server).await;
+                }
+            });
+        }
+        self.refresh_engine();
+        self.refresh_catalogue();
+    }
+
+    /// Learns the servers' catalogues again, soon.
+    pub fn refresh_catalogue(&self) {
+        self.relearn.notify_one();
+    }
+
+    /// Validates the policies in force against what the servers are now known to offer.
+    pub(crate) fn refresh_engine(&self) {
+        let catalogue = self.catalogue();
+        self.engine.rcu(|engine| Arc::new(engine.with_catalogue(&catalogue)));
+    }
+
+    /// What policies can speak of.
+    pub fn catalogue(&self) -> Catalogue {
+        let mut servers: Vec<_> = self.servers.load().values().map(|s| s.for_policies()).collect();
+        servers.sort_by(|a, b| a.name.cmp(&b.name));
+        let agents = self.credentials.load().agents().map(|a| (a.name.clone(), a.groups.clone())).collect();
+        Catalogue { servers, agents }
+    }
+
+    /// What the gate knows of its servers, by name.
+    pub fn servers(&self) -> Vec<ServerStatus> {
+        let mut all: Vec<_> = self.servers.load().values().map(|s| s.status()).collect();
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all
+    }
+
+    /// Whether actions can be decided and recorded.
+    pub fn ready(&self) -> Vec<ReadyCheck> {
+        let log = self.log.status();
+        let draining = self.in_flight.closed();
+        let policies = self.engine.load().policy_count();
+        vec![
+            ReadyCheck {
+                name: "log",
+                ok: log.failed.is_none(),
+                reason: log.failed.map_or_else(
+                    || format!("{} records, {} on disk", log.next, log.durable),
+                    |why| why.to_string(),
+                ),
+            },
+            ReadyCheck {
+                name: "policies",
+                ok: policies > 0,
+                reason: if policies > 0 {
+                    format!("{policies} loaded")
+                } else {
+                    "no policy is loaded, so everything is denied".into()
+                },
+            },
+            ReadyCheck {
+                name: "open",
+                ok: !draining,
+                reason: if draining { "shutting down" } else { "taking calls" }.into(),
+            },
+        ]
+    }
+
+    /// Ends the gate: new calls are refused, those in flight get `drain_time_max`, then everything
+    /// is cancelled, and sessions and children are closed. Returns how many calls were cut off.
+    pub async fn drain(&self) -> usize {
+        self.in_flight.close();
+        let all_done = self.in_flight.all_done();
+        let in_time = tokio::time::timeout(self.limits.drain_time_max, all_done).await.is_ok();
+        let cut = if in_time { 0 } else { self.in_flight.count() };
+        self.closing.cancel();
+        self.sessions.close_all().await;
+        self.links.close_all().await;
+        self.parked.drop_all();
+        cut
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        (self.clock)()
+    }
+
+    pub(crate) fn mode(&self) -> PolicyMode {
+        if self.observe.load(Ordering::Relaxed) { PolicyMode::Observe } else { PolicyMode::Enforce }
+    }
+
+    pub(crate) fn server(&self, name: &ServerName) -> Option<Arc<Server>> {
+        self.servers.load().get(name).cloned()
+    }
+
+    /// All servers in the order of their names, so that federated lists are stable.
+    pub(crate) fn all_servers(&self) -> Vec<Arc<Server>> {
+        let mut all: Vec<_> = self.servers.load().values().cloned().collect();
+        all.sort_by(|a, b| a.name().cmp(b.name()));
+        all
+    }
+
+    pub(crate) fn certificate_rules(&self) -> &[NameRule] {
+        &self.certificate_rules
+    }
+
+    pub(crate) fn sites(&self) -> arc_swap::Guard<Arc<SiteRules>> {
+        self.sites.load()
+    }
+
+    pub(crate) fn resource(&self) -> &ResourceServer {
+        &self.resource
+    }
+}
+
+async fn housekeeping(gate: std::sync::Weak<Gate>, closing: CancellationToken) {
+    let mut tick = tokio::time::interval(HOUSEKEEPING);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            () = closing.cancelled() => return,
+        }
+        let Some(gate) = gate.upgrade() else { return };
+        gate.sessions.close_idle().await;
+        gate.links.close_idle().await;
+        gate.parked.drop_late();
+    }
+}
+
+/// Learns what the servers offer: at the start, when one says that its list changed, and again
+/// after a while for those that could not be reached.
+async fn learning(gate: std::sync::Weak<Gate>, closing: CancellationToken) {
+    const FIRST_RETRY: Duration = Duration::from_secs(1);
+    const LAST_RETRY: Duration = Duration::from_secs(60);
+    let mut retry = FIRST_RETRY;
+    loop {
+        let Some(strong) = gate.upgrade() else { return };
+        let servers = strong.all_servers();
+        let learned = futures_util::future::join_all(servers.iter().map(|s| s.learn(&strong))).await;
+        if learned.iter().any(|changed| *changed == Some(true)) {
+            strong.refresh_engine();
+        }
+        let all_reached = learned.iter().all(Option::is_some);
+        retry = if all_reached { FIRST_RETRY } else { (retry * 2).min(LAST_RETRY) };
+        let wait = if all_reached { Duration::from_secs(24 * 3600) } else { retry };
+        let relearn = strong.relearn.clone();
+        drop((servers, strong));
+        tokio::select! {
+            () = relearn.notified() => {}
+            () = tokio::time::sleep(wait) => {}
+            () = closing.cancelled() => return,
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Step 2, identify: from credentials to an agent.
+//!
+//! A bearer token of Castra, a JWT of a configured issuer, or the client certificate of the
+//! connection. A certificate and a token together must name the same agent.
+
+use std::{sync::Arc, time::Duration};
+
+use castra_core::{AgentIdentity, Refusal, RefusalCode, Step, Timestamp};
+use castra_identity::{BadCredential, CacheKey, JwtError, PeerCertificate, TokenKind, jwt, token};
+use http::{HeaderMap, header::AUTHORIZATION};
+
+use crate::{gate::Gate, listen::Connection};
+
+/// How long a request waits for fresh keys when its JWT names one that is not known.
+const FRESH_KEYS_WAIT: Duration = Duration::from_secs(3);
+
+/// A refusal to believe, with the challenge that tells a client how to do better (RFC 9728, RFC 6750).
+pub(crate) struct Challenge {
+    pub(crate) refusal: Refusal,
+    pub(crate) www_authenticate: String,
+}
+
+/// Says who asks, or why nobody is believed. `path` is the endpoint, the OAuth resource.
+pub(crate) async fn identify(
+    connection: &Connection,
+    headers: &HeaderMap,
+    path: &str,
+) -> Result<Arc<AgentIdentity>, Challenge> {
+    let gate = connection.gate();
+    let now = gate.now();
+    let certificate = match connection.certificate(now) {
+        None => None,
+        Some(Ok(peer)) => Some(by_certificate(gate, peer, now).map_err(|why| challenge(gate, path, &why))?),
+        Some(Err(why)) => return Err(challenge(gate, path, why)),
+    };
+    let bearer = match bearer(headers) {
+        Ok(bearer) => bearer,
+        Err(refusal) => {
+            return Err(Challenge { refusal, www_authenticate: gate.resource().unauthenticated(path) });
+        }
+    };
+    let by_bearer = match bearer {
+        Some(text) => Some(by_token(gate, text, path, now).await.map_err(|why| challenge(gate, path, &why))?),
+        None => None,
+    };
+    match (certificate, by_bearer) {
+        (Some(certificate), Some(token)) if certificate.name != token.name => {
+            let reason = "the token names another agent than the client certificate";
+            let refusal = Refusal::new(Step::Identify, RefusalCode::BadCredential, reason)
+                .advise("Send the token of the certificate's agent, or no token");
+            Err(Challenge { refusal, www_authenticate: gate.resource().unauthenticated(path) })
+        }
+        // The stronger proof counts; the token may still narrow the scopes.
+        (Some(certificate), Some(token)) if token.scopes.is_empty() => Ok(certificate),
+        (_, Some(token)) => Ok(token),
+        (Some(certificate), None) => Ok(certificate),
+        (None, None) => {
+            let refusal = Refusal::new(Step::Identify, RefusalCode::Unauthenticated, "no credential was shown")
+                .advise("Send Authorization: Bearer TOKEN (castra agent add NAME makes one) or use a client certificate");
+            Err(Challenge { refusal, www_authenticate: gate.resource().unauthenticated(path) })
+        }
+    }
+}
+
+fn challenge(gate: &Gate, path: &str, why: &BadCredential) -> Challenge {
+    Challenge { refusal: why.refusal(), www_authenticate: gate.resource().bad_credential(path, why) }
+}
+
+/// The bearer token, if there is exactly one.
+fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let malformed = |reason| Err(Refusal::new(Step::Identify, RefusalCode::BadCredential, reason));
+    if values.next().is_some() {
+        return malformed("more than one Authorization header");
+    }
+    let Ok(text) = value.to_str() else { return malformed("the Authorization header is not ASCII") };
+    match text.split_once(' ') {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(Some(token.trim())),
+        _ => malformed("the Authorization header is not of the form \"Bearer TOKEN\""),
+    }
+}
+
+fn by_certificate(
+    gate: &Gate,
+    peer: &PeerCertificate,
+    now: Timestamp,
+) -> Result<Arc<AgentIdentity>, BadCredential> {
+    let table = gate.credentials.load();
+    let key = CacheKey::certificate(&peer.fingerprint);
+    if let Some(known) = gate.identities.get(&key, table.version(), now) {
+        return Ok(known);
+    }
+    let identity = table.authenticate_certificate(peer, now)?;
+    gate.identities.put(key, table.version(), identity.clone(), now);
+    Ok(identity)
+}
+
+async fn by_token(
+    gate: &Gate,
+    text: &str,
+    path: &str,
+    now: Timestamp,
+) -> Result<Arc<AgentIdentity>, BadCredential> {
+    match token::kind_of(text) {
+        Some(TokenKind::Agent) => gate.credentials.load().authenticate_token(text, now),
+        None if jwt::looks_like_jwt(text) => by_jwt(gate, text, path, now).await,
+        // Says itself what is wrong with it.
+        _ => gate.credentials.load().authenticate_token(text, now),
+    }
+}
+
+async fn by_jwt(
+    gate: &Gate,
+    text: &str,
+    path: &str,
+    now: Timestamp,
+) -> Result<Arc<AgentIdentity>, BadCredential> {
+    let resource = gate.resource().resource(path);
+    let key = CacheKey::jwt(text, &resource);
+    let version = gate.credentials.load().version();
+    if let Some(known) = gate.identities.get(&key, version, now) {
+        return Ok(known);
+    }
+    let verified = match verify(gate, text, &resource, now) {
+        Err(why) if why.wants_fresh_keys() => {
+            gate.ask_for_fresh_keys(FRESH_KEYS_WAIT).await;
+            verify(gate, text, &resource, now)?
+        }
+        other => other?,
+    };
+    let table = gate.credentials.load();
+    let identity = table.admit_jwt(&verified)?;
+    gate.identities.put(key, table.version(), identity.clone(), now);
+    Ok(identity)
+}
+
+fn verify(gate: &Gate, text: &str, resource: &str, now: Timestamp) -> Result<jwt::VerifiedJwt, JwtError> {
+    let named = jwt::issuer_of(text)?;
+    let issuers = gate.issuers.load();
+    let issuer = issuers.iter().find(|i| i.config().issuer == named).ok_or(JwtError::UnknownIssuer)?;
+    jwt::verify(text, issuer, resource, now)
+}

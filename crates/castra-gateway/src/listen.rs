@@ -1,0 +1,135 @@
+//! Step 1, listen: one connection, and what every request on it must pass before anybody looks
+//! into it: the right host and origin, a known place.
+
+use std::sync::{Arc, OnceLock};
+
+use castra_core::{AgentName, Refusal, RefusalCode, Step, Timestamp};
+use castra_identity::{BadCredential, PeerCertificate, certificate, oauth::METADATA_PREFIX};
+use castra_net::listen::Peer;
+use http::{
+    HeaderMap, Method, Request, Response, StatusCode,
+    header::{HOST, ORIGIN},
+    request::Parts,
+};
+use hyper::body::Incoming;
+
+use crate::{
+    answer::{self, AnswerBody},
+    gate::Gate,
+    identify::identify,
+    mcp,
+};
+
+/// A client's connection. What is proved once per connection is kept here.
+pub struct Connection {
+    gate: Arc<Gate>,
+    peer: Arc<Peer>,
+    certificate: OnceLock<Option<Result<PeerCertificate, BadCredential>>>,
+}
+
+impl Connection {
+    pub(crate) fn new(gate: Arc<Gate>, peer: Arc<Peer>) -> Self {
+        Self { gate, peer, certificate: OnceLock::new() }
+    }
+
+    pub(crate) fn gate(&self) -> &Arc<Gate> {
+        &self.gate
+    }
+
+    pub(crate) fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    /// The client's certificate as an agent, read once; rustls has verified the chain already.
+    pub(crate) fn certificate(&self, _now: Timestamp) -> Option<&Result<PeerCertificate, BadCredential>> {
+        self.certificate
+            .get_or_init(|| {
+                let der = self.peer.tls.as_ref()?.client_certificate.as_ref()?;
+                let mut last = None;
+                for rule in self.gate.certificate_rules() {
+                    match certificate::read_peer(der, rule) {
+                        Ok(peer) => return Some(Ok(peer)),
+                        Err(why) => last = Some(why),
+                    }
+                }
+                last.map(|why| Err(BadCredential::from(why)))
+            })
+            .as_ref()
+    }
+
+    /// Answers one request.
+    pub async fn call(self: Arc<Self>, request: Request<Incoming>) -> Response<AnswerBody> {
+        let (head, body) = request.into_parts();
+        if let Err(refusal) = self.check_site(&head) {
+            return self.refuse(StatusCode::FORBIDDEN, &refusal, None);
+        }
+        let path = head.uri.path();
+        if let Some(resource) = path.strip_prefix(METADATA_PREFIX) {
+            return self.metadata(&head.method, resource);
+        }
+        let Some(scope) = mcp::Scope::of(path) else {
+            let reason = format!("there is nothing at {}", path.chars().take(100).collect::<String>());
+            let refusal = Refusal::new(Step::Listen, RefusalCode::NotFound, reason)
+                .advise("Agents use /mcp or /mcp/SERVER");
+            return self.refuse(StatusCode::NOT_FOUND, &refusal, None);
+        };
+        match identify(&self, &head.headers, path).await {
+            Ok(agent) => mcp::serve(&self, agent, scope, head, body).await,
+            Err(challenge) => {
+                let response = self.refuse(StatusCode::UNAUTHORIZED, &challenge.refusal, None);
+                answer::with_header(response, "www-authenticate", &challenge.www_authenticate)
+            }
+        }
+    }
+
+    /// Host and Origin, against DNS rebinding.
+    fn check_site(&self, head: &Parts) -> Result<(), Refusal> {
+        let repeated =
+            |name| Refusal::new(Step::Listen, RefusalCode::Malformed, format!("more than one {name} header"));
+        let host = single(&head.headers, HOST.as_str()).map_err(|()| repeated("Host"))?;
+        let origin = single(&head.headers, ORIGIN.as_str()).map_err(|()| repeated("Origin"))?;
+        // HTTP/2 names the host in the URI.
+        let host = head.uri.authority().map(|a| a.as_str()).or(host);
+        self.gate.sites().check(host, origin)
+    }
+
+    /// RFC 9728: anybody may read how to authenticate here.
+    fn metadata(&self, method: &Method, resource: &str) -> Response<AnswerBody> {
+        if method != Method::GET {
+            return answer::empty(StatusCode::METHOD_NOT_ALLOWED);
+        }
+        let endpoint = if resource.is_empty() { "/mcp" } else { resource };
+        if mcp::Scope::of(endpoint).is_none() {
+            return answer::empty(StatusCode::NOT_FOUND);
+        }
+        match self.gate.resource().metadata(endpoint) {
+            Some(document) => answer::json(StatusCode::OK, document),
+            // Without an issuer there is no authorization server to name.
+            None => answer::empty(StatusCode::NOT_FOUND),
+        }
+    }
+
+    /// Refuses something that never became a message of a protocol.
+    pub(crate) fn refuse(
+        &self,
+        status: StatusCode,
+        refusal: &Refusal,
+        agent: Option<&AgentName>,
+    ) -> Response<AnswerBody> {
+        self.gate.recorder.refusal(refusal, agent, self.peer.address.ip());
+        let body = serde_json::json!({
+            "error": { "code": refusal.code.as_str(), "message": refusal.reason, "advice": refusal.advice }
+        });
+        answer::json(status, body.to_string())
+    }
+}
+
+/// The value of a header that may stand at most once; `Err` where it stands twice or is no text.
+pub(crate) fn single<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h str>, ()> {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(());
+    }
+    value.to_str().map(Some).map_err(|_| ())
+}

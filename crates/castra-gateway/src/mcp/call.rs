@@ -1,0 +1,170 @@
+//! Who is calling, and the way of one request from here: an action takes the path, everything else
+//! is answered by what shows only what the caller may use.
+
+use std::{net::IpAddr, sync::Arc};
+
+use bytes::Bytes;
+use castra_core::{ActionId, AgentIdentity, Operation, Protocol, Refusal};
+use castra_identity::oauth;
+use castra_protocol::mcp::{ActionOn, MethodKind, Missing, RefusalContext, Request, Revision};
+use castra_store::clock;
+use http::{HeaderMap, Response};
+
+use super::{
+    Scope, context_of_request, exchange::Exchange, handshake, list, refused, session::Session, subscribe,
+    target,
+};
+use crate::{
+    answer::{self, AnswerBody},
+    gate::Gate,
+    path::{self, Stopped},
+    understand::Action,
+};
+
+/// An agent at an endpoint, for the time of one request.
+pub(crate) struct Caller {
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) agent: Arc<AgentIdentity>,
+    pub(crate) source: IpAddr,
+    pub(crate) scope: Scope,
+    pub(crate) client: Client,
+    pub(crate) headers: HeaderMap,
+}
+
+/// How the caller speaks.
+pub(crate) enum Client {
+    /// Each request by itself (2026-07-28).
+    Modern,
+    /// Within a session (2025-11-25 and before).
+    Legacy(Arc<Session>),
+}
+
+impl Caller {
+    pub(crate) fn session(&self) -> Option<&Arc<Session>> {
+        match &self.client {
+            Client::Modern => None,
+            Client::Legacy(session) => Some(session),
+        }
+    }
+
+    pub(crate) fn revision(&self) -> Revision {
+        self.session().map_or(Revision::LATEST, |s| s.revision())
+    }
+
+    /// Answers a request whose method exists in the caller's era.
+    pub(crate) async fn answer(
+        self: &Arc<Self>,
+        request: &Request<'_>,
+        bytes: &Bytes,
+    ) -> Response<AnswerBody> {
+        if let Some((operation, on)) = request.action() {
+            return self.act(request, bytes, operation, on).await;
+        }
+        match request.kind() {
+            MethodKind::List(kind) => list::answer(self, request, bytes, kind).await,
+            MethodKind::Handshake(step) => handshake::answer(self, request, bytes, step).await,
+            MethodKind::Subscription => subscribe::answer(self, request, bytes).await,
+            _ => {
+                let reason = format!("{:?} is not something a client asks", request.method);
+                let refusal =
+                    Refusal::new(castra_core::Step::Understand, castra_core::RefusalCode::NotFound, reason);
+                let context = RefusalContext { missing: Missing::Method, ..self.context(request) };
+                self.refuse(&refusal, &context)
+            }
+        }
+    }
+
+    /// The path of an action: understand, decide, record, act, record, answer.
+    async fn act(
+        self: &Arc<Self>,
+        request: &Request<'_>,
+        bytes: &Bytes,
+        operation: Operation,
+        on: ActionOn,
+    ) -> Response<AnswerBody> {
+        if let Err(refusal) = oauth::check_scope(&self.agent, operation) {
+            let response = self.refuse(&refusal, &self.context(request));
+            let challenge = self.gate.resource().insufficient_scope(&self.scope.path(), operation);
+            return answer::with_header(response, "www-authenticate", &challenge);
+        }
+        let target = match target::resolve(self, request, bytes, operation, on).await {
+            Ok(target) => target,
+            Err(refusal) => return self.refuse(&refusal, &self.context(request)),
+        };
+        let action = match self.action(request, &target) {
+            Ok(action) => action,
+            Err(refusal) => return self.refuse(&refusal, &self.context(request)),
+        };
+        match path::admit(&self.gate, action).await {
+            Ok(permit) => Exchange::act(self.clone(), request, target, permit).await.respond().await,
+            Err(Stopped::Refused(refusal)) => self.refuse(&refusal, &self.context(request)),
+            Err(Stopped::Denied(denied)) => {
+                let refusal = Refusal::new(
+                    castra_core::Step::Decide,
+                    castra_core::RefusalCode::Denied,
+                    denied.verdict.reason.clone(),
+                )
+                .advise(denied.verdict.advice.clone());
+                // Already on record, as the intent that was denied.
+                self.gate.metrics.refusal(refusal.code);
+                let context = RefusalContext {
+                    policies: &denied.verdict.policies,
+                    receipt: Some(&denied.receipt),
+                    ..self.context(request)
+                };
+                refused(&refusal, &context)
+            }
+        }
+    }
+
+    fn action(&self, request: &Request<'_>, target: &target::Target) -> Result<Action, Refusal> {
+        let random = clock::random().map_err(|e| {
+            Refusal::new(castra_core::Step::Understand, castra_core::RefusalCode::Undecided, e.to_string())
+        })?;
+        // Spans are of the caller's own bytes; where the name was replaced, the rest moved by the difference.
+        let arguments = request.arguments.map(|span| {
+            let moved = request
+                .target
+                .as_ref()
+                .filter(|t| t.span.end <= span.start)
+                .map_or(0, |_| target.request.len() as isize - request.text.len() as isize);
+            span.start.saturating_add_signed(moved)..span.end.saturating_add_signed(moved)
+        });
+        Ok(Action {
+            id: ActionId::new(self.gate.now(), random),
+            agent: self.agent.clone(),
+            source: self.source,
+            run: self.run(request),
+            protocol: Protocol::Mcp,
+            revision: self.revision().as_str(),
+            modern: self.session().is_none(),
+            method: request.method.to_string(),
+            operation: target.operation,
+            resource: target.resource.clone(),
+            effect: target.effect,
+            external: target.external,
+            request: target.request.clone(),
+            arguments,
+        })
+    }
+
+    /// Refuses in the protocol's own form, on record.
+    pub(crate) fn refuse(&self, refusal: &Refusal, context: &RefusalContext<'_>) -> Response<AnswerBody> {
+        self.gate.recorder.refusal(refusal, Some(&self.agent.name), self.source);
+        refused(refusal, context)
+    }
+
+    pub(crate) fn context<'a>(&self, request: &'a Request<'_>) -> RefusalContext<'a> {
+        RefusalContext { revision: Some(self.revision()), ..context_of_request(request) }
+    }
+}
+
+impl Scope {
+    /// The endpoint's path.
+    pub(crate) fn path(&self) -> String {
+        match self {
+            Self::All => "/mcp".to_owned(),
+            Self::Server(name) => format!("/mcp/{name}"),
+        }
+    }
+}

@@ -1,0 +1,957 @@
+//! Step 7, act: one request on its way to a server and back.
+//!
+//! Where client and server speak the same era, bytes pass as they are. Where they do not, this is
+//! the bridge: a legacy server's question becomes `input_required` and the call is parked until the
+//! client retries; a modern server's `input_required` becomes questions to the legacy client, and
+//! the retry is made here.
+
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use castra_core::{Refusal, RefusalCode, Step};
+use castra_ledger::Status;
+use castra_protocol::{
+    json,
+    mcp::{
+        self, InputKind, ListKind, LogLevel, Message, MethodKind, Outcome, ParseLimits, RefusalContext,
+        Request, Response as Reply, Splice,
+        bridge::{self, ClientFacts, InputNeeded, LegacyAnswer, LegacyStep, ModernStep, ServerFacts},
+    },
+    sse,
+};
+use http::{HeaderMap, Response, StatusCode};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Scope,
+    call::{Caller, Client},
+    channel::{Channel, Unreached, standard_headers},
+    list,
+    parked::Parked,
+    session::Running,
+    target::Target,
+};
+use crate::{
+    answer::{self, AnswerBody, RECEIPT},
+    catalogue::Server,
+    record::{Ending, Permit},
+    upstream::{Answer, EventStream, Incoming, Outgoing, RequestId, ServerEra, UpstreamError, forwardable},
+};
+
+/// Rounds of "needs more input" that one call may take; a server that asks on and on is cut off.
+const ROUNDS_MAX: u8 = 16;
+
+/// A stream without an event gets a comment after this time, so that nothing between closes it.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+
+/// Events that are put into one write at most.
+const BURST_BYTES_MAX: usize = 256 << 10;
+
+/// How the two sides' eras differ.
+pub(crate) enum Lane {
+    /// They do not.
+    Straight,
+    /// A modern client meets a legacy server.
+    ToLegacyServer { server: Arc<ServerFacts>, revision: mcp::Revision, client: Box<ClientFacts> },
+    /// A legacy client meets a modern server.
+    ToModernServer { client: Box<ClientFacts> },
+}
+
+/// What an exchange is for.
+pub(crate) enum Purpose {
+    /// A permitted action; its outcome is recorded before the answer leaves.
+    Act(Permit),
+    /// A list, of which the caller sees what it may use.
+    List(ListKind),
+    /// Something that is neither, such as a handshake.
+    Plain,
+}
+
+/// A message on its way to the client.
+pub(crate) enum Out {
+    /// Something before the answer.
+    Message(Bytes),
+    /// The answer; nothing follows.
+    Final(Final),
+    /// Nothing has happened for a while.
+    KeepAlive,
+}
+
+/// The answer.
+pub(crate) struct Final {
+    pub(crate) status: StatusCode,
+    pub(crate) body: Bytes,
+    pub(crate) receipt: Option<String>,
+}
+
+/// One request on its way.
+pub(crate) struct Exchange {
+    caller: Arc<Caller>,
+    server: Arc<Server>,
+    lane: Lane,
+    channel: Option<Channel>,
+    purpose: Option<Purpose>,
+    /// The caller's request, under the server's own names.
+    request: Bytes,
+    /// What the server was sent last.
+    sent: Bytes,
+    id: String,
+    method: String,
+    params: Option<Arc<mcp::headers::ParamHeaders>>,
+    log_level: Option<LogLevel>,
+    source: Source,
+    out: VecDeque<Out>,
+    asked: Option<Asked>,
+    /// Takes itself out of the session's list of running requests.
+    _running: Option<Running>,
+    cancel: CancellationToken,
+    started: Instant,
+    rounds: u8,
+    streaming: bool,
+}
+
+enum Source {
+    Whole(StatusCode, Bytes),
+    Events(EventStream),
+    /// An event that was taken early, and the rest.
+    Next(Incoming, Option<EventStream>),
+    Failed(Unreached),
+    Nothing,
+}
+
+/// Questions to a legacy client, on behalf of a modern server.
+struct Asked {
+    needed: InputNeeded,
+    answers: Vec<(String, oneshot::Receiver<Bytes>)>,
+    _forget: Vec<super::session::Expected>,
+}
+
+impl Exchange {
+    /// Starts a permitted action.
+    pub(crate) async fn act(
+        caller: Arc<Caller>,
+        request: &Request<'_>,
+        target: Target,
+        permit: Permit,
+    ) -> Self {
+        let Target { server, request: renamed, params, .. } = target;
+        Self::start(caller, server, request, renamed, params, Purpose::Act(permit)).await
+    }
+
+    /// Starts a request that is not an action.
+    pub(crate) async fn start(
+        caller: Arc<Caller>,
+        server: Arc<Server>,
+        request: &Request<'_>,
+        renamed: Bytes,
+        params: Option<Arc<mcp::headers::ParamHeaders>>,
+        purpose: Purpose,
+    ) -> Self {
+        let cancel = caller.gate.closing.child_token();
+        let running = caller.session().map(|s| s.running(request.id.raw(), cancel.clone()));
+        let mut exchange = Self {
+            server,
+            lane: Lane::Straight,
+            channel: None,
+            purpose: Some(purpose),
+            sent: renamed.clone(),
+            request: renamed,
+            id: request.id.raw().to_owned(),
+            method: request.method.to_string(),
+            params,
+            log_level: request.meta.log_level,
+            source: Source::Nothing,
+            out: VecDeque::new(),
+            asked: None,
+            _running: running,
+            cancel,
+            started: Instant::now(),
+            rounds: 0,
+            streaming: false,
+            caller,
+        };
+        exchange.open().await;
+        exchange
+    }
+
+    /// Finds the way and sends. A session that turns out to be gone is opened again, once.
+    async fn open(&mut self) {
+        for last in [false, true] {
+            let sent = match self.caller.reach(&self.server, &self.request).await {
+                Ok((channel, lane)) => {
+                    self.lane = lane;
+                    self.channel = Some(channel);
+                    self.first_send().await
+                }
+                Err(error) => Err(error),
+            };
+            match sent {
+                Ok(()) => return,
+                Err(error) if last || !error.retry_elsewhere() => {
+                    self.source = Source::Failed(error);
+                    return;
+                }
+                Err(_) => self.caller.forget(&self.server).await,
+            }
+        }
+    }
+
+    async fn first_send(&mut self) -> Result<(), Unreached> {
+        let request = self.request.clone();
+        let limits = ParseLimits::from(&*self.caller.gate.limits);
+        // It was parsed when it came in; a name was replaced since, nothing else.
+        let Ok(message) = mcp::parse(&request, &limits) else {
+            self.finish_refused(&malformed("the request could not be read again")).await;
+            return Ok(());
+        };
+        let Message::Request(parsed) = &message else { return Ok(()) };
+        match &self.lane {
+            Lane::Straight => {
+                let headers = self.headers_for(parsed);
+                self.send(request.clone(), RequestId::from(parsed.id.raw()), headers).await
+            }
+            Lane::ToLegacyServer { server, revision, .. } => {
+                match bridge::modern_to_legacy(parsed, server, *revision) {
+                    ModernStep::Forward(body) => {
+                        self.send(body.into(), RequestId::from(parsed.id.raw()), HeaderMap::new()).await
+                    }
+                    ModernStep::Retry { request_state, responses } => {
+                        self.resume(parsed, &request_state, &responses).await
+                    }
+                    ModernStep::Refuse(refusal) => {
+                        self.finish_refused(&refusal).await;
+                        Ok(())
+                    }
+                    ModernStep::Discover | ModernStep::Listen(_) => {
+                        self.finish_refused(&malformed("the request does not belong here")).await;
+                        Ok(())
+                    }
+                }
+            }
+            Lane::ToModernServer { client } => match bridge::legacy_to_modern(&message, client) {
+                LegacyStep::Forward(body) => self.send_modern(body.into()).await,
+                LegacyStep::AnswerHere(body) => {
+                    self.source = Source::Whole(StatusCode::OK, body.into());
+                    Ok(())
+                }
+                LegacyStep::Subscribe { uri, answer } => {
+                    self.subscribed(&uri, true);
+                    self.finish(StatusCode::OK, answer.into()).await;
+                    Ok(())
+                }
+                LegacyStep::Unsubscribe { uri, answer } => {
+                    self.subscribed(&uri, false);
+                    self.finish(StatusCode::OK, answer.into()).await;
+                    Ok(())
+                }
+                LegacyStep::SetLogLevel { answer, .. } => {
+                    self.finish(StatusCode::OK, answer.into()).await;
+                    Ok(())
+                }
+                LegacyStep::Refuse(refusal) => {
+                    self.finish_refused(&refusal).await;
+                    Ok(())
+                }
+                LegacyStep::Cancel { .. } | LegacyStep::Swallow | LegacyStep::ClientAnswer => {
+                    self.finish_refused(&malformed("the request does not belong here")).await;
+                    Ok(())
+                }
+            },
+        }
+    }
+
+    fn subscribed(&self, uri: &str, on: bool) {
+        if let Some(session) = self.caller.session() {
+            session.subscribe(&self.caller.gate, self.server.name(), uri, on);
+        }
+    }
+
+    /// Headers for a request that goes out as it came in.
+    fn headers_for(&self, request: &Request<'_>) -> HeaderMap {
+        let mut headers = forwardable(&self.caller.headers);
+        if self.caller.scope == Scope::All && request.is_modern() {
+            headers.remove("mcp-name");
+            headers.extend(standard_headers(request, self.params.as_deref()));
+        }
+        headers
+    }
+
+    async fn send_modern(&mut self, body: Bytes) -> Result<(), Unreached> {
+        let parsed = match mcp::parse(&body, &ParseLimits::default()) {
+            Ok(Message::Request(request)) => {
+                Some((RequestId::from(request.id.raw()), standard_headers(&request, self.params.as_deref())))
+            }
+            _ => None,
+        };
+        match parsed {
+            Some((id, headers)) => self.send(body.clone(), id, headers).await,
+            None => {
+                self.finish_refused(&malformed("the request could not be put into the server's revision"))
+                    .await;
+                Ok(())
+            }
+        }
+    }
+
+    async fn send(&mut self, body: Bytes, id: RequestId, headers: HeaderMap) -> Result<(), Unreached> {
+        let Some(channel) = self.channel.clone() else { return Ok(()) };
+        self.sent = body.clone();
+        let mut out = Outgoing::request(body, id);
+        out.headers = headers;
+        out.long = self.is_long();
+        let answer = tokio::select! {
+            answer = channel.send(out) => answer?,
+            () = self.cancel.cancelled() => return Ok(()),
+        };
+        self.source = match answer {
+            Answer::Whole { status, body } => Source::Whole(status, body),
+            Answer::Events(events) => Source::Events(events),
+            Answer::Accepted => Source::Failed(UpstreamError::NoAnswer.into()),
+        };
+        Ok(())
+    }
+
+    /// Takes up a parked call with the client's input.
+    async fn resume(
+        &mut self,
+        request: &Request<'_>,
+        state: &str,
+        responses: &[(String, String)],
+    ) -> Result<(), Unreached> {
+        let key = super::parked::key_of(request, self.server.name());
+        let Some(parked) = self.caller.gate.parked.take(state, &self.caller.agent.name, &key) else {
+            let refusal = Refusal::new(
+                Step::Understand,
+                RefusalCode::NotFound,
+                "no call of this agent waits under this requestState, or it waits for another request",
+            )
+            .advise("Start the call again without requestState and inputResponses");
+            self.finish_refused(&refusal).await;
+            return Ok(());
+        };
+        let questions: Vec<_> = parked.questions.iter().filter_map(|q| parse_request(q)).collect();
+        for reply in bridge::legacy_replies(&questions, responses) {
+            parked.channel.respond(reply.into()).await?;
+        }
+        drop(questions);
+        self.channel = Some(parked.channel);
+        self.source = Source::Events(parked.events);
+        Ok(())
+    }
+
+    /// The next message for the client; `None` after the final one, or when the call was taken back.
+    pub(crate) async fn next(&mut self) -> Option<Out> {
+        loop {
+            if let Some(out) = self.out.pop_front() {
+                return Some(out);
+            }
+            self.purpose.as_ref()?;
+            if let Some(asked) = self.asked.take() {
+                self.hear(asked).await;
+                continue;
+            }
+            match self.incoming().await {
+                Heard::Incoming(status, incoming) => self.take(status, incoming).await,
+                Heard::Failed(error) => self.finish_failed(&error).await,
+                // A subscription may end without an answer.
+                Heard::Ended if self.is_long() => {
+                    self.purpose = None;
+                    return None;
+                }
+                Heard::Ended => self.finish_failed(&UpstreamError::EndedEarly.into()).await,
+                Heard::Nothing => return Some(Out::KeepAlive),
+                Heard::Cancelled => return self.cancelled().await,
+            }
+        }
+    }
+
+    fn is_long(&self) -> bool {
+        self.method == "subscriptions/listen"
+    }
+
+    async fn incoming(&mut self) -> Heard {
+        match std::mem::replace(&mut self.source, Source::Nothing) {
+            Source::Whole(status, body) => Heard::Incoming(status, Incoming::Response(body)),
+            Source::Failed(error) => Heard::Failed(error),
+            Source::Next(incoming, rest) => {
+                if let Some(events) = rest {
+                    self.source = Source::Events(events);
+                }
+                Heard::Incoming(StatusCode::OK, incoming)
+            }
+            Source::Events(mut events) => {
+                let heard = tokio::select! {
+                    event = events.next() => match event {
+                        Some(Ok(incoming)) => Heard::Incoming(StatusCode::OK, incoming),
+                        Some(Err(error)) => Heard::Failed(error.into()),
+                        None => Heard::Ended,
+                    },
+                    () = self.cancel.cancelled() => Heard::Cancelled,
+                    () = tokio::time::sleep(KEEP_ALIVE), if self.streaming => Heard::Nothing,
+                };
+                if matches!(heard, Heard::Incoming(..) | Heard::Nothing) {
+                    self.source = Source::Events(events);
+                }
+                heard
+            }
+            Source::Nothing if self.cancel.is_cancelled() => Heard::Cancelled,
+            Source::Nothing => Heard::Ended,
+        }
+    }
+
+    async fn take(&mut self, status: StatusCode, incoming: Incoming) {
+        match incoming {
+            Incoming::Response(body) => self.answered(status, body).await,
+            Incoming::Notification(body) => {
+                if let Some(body) = self.notification(body) {
+                    self.out.push_back(Out::Message(body));
+                }
+            }
+            Incoming::Request(body) => self.server_asks(body).await,
+        }
+    }
+
+    fn notification(&self, body: Bytes) -> Option<Bytes> {
+        let translated = match &self.lane {
+            Lane::Straight => return Some(body),
+            Lane::ToLegacyServer { .. } => {
+                let notification = parse_notification(&body)?;
+                bridge::legacy_notification_to_modern(&notification, self.log_level)?.into_owned()
+            }
+            Lane::ToModernServer { .. } => {
+                let notification = parse_notification(&body)?;
+                bridge::modern_notification_to_legacy(&notification)?.into_owned()
+            }
+        };
+        Some(translated.into())
+    }
+
+    /// The server's answer is here.
+    async fn answered(&mut self, status: StatusCode, body: Bytes) {
+        let limits = ParseLimits::from(&*self.caller.gate.limits);
+        let translated = match mcp::parse(&body, &limits) {
+            Ok(Message::Response(response)) => match &self.lane {
+                Lane::Straight => Translated::Same,
+                Lane::ToLegacyServer { server, client, .. } => {
+                    let modern = bridge::legacy_answer_to_modern(&response, &self.method, server, client);
+                    Translated::Final(self.under_own_id(modern.into()))
+                }
+                Lane::ToModernServer { client } => {
+                    match bridge::modern_answer_to_legacy(&response, &self.method, client) {
+                        Ok(LegacyAnswer::Final(bytes)) => Translated::Final(self.under_own_id(bytes.into())),
+                        Ok(LegacyAnswer::NeedsInput(needed)) => Translated::Ask(needed),
+                        Err(fault) => Translated::Fault(fault.to_string()),
+                    }
+                }
+            },
+            _ => Translated::Fault("the answer is not a JSON-RPC response".to_owned()),
+        };
+        match translated {
+            Translated::Same => self.finish(status, body).await,
+            Translated::Final(bytes) => {
+                let status = self.status_of(&bytes);
+                self.finish(status, bytes).await;
+            }
+            Translated::Ask(needed) => self.ask_client(needed).await,
+            Translated::Fault(reason) => {
+                let refusal = Refusal::new(Step::Act, RefusalCode::UpstreamMisbehaved, reason);
+                self.finish_refused(&refusal).await;
+            }
+        }
+    }
+
+    /// A resumed or repeated call was sent under another id than the one that the client waits for.
+    fn under_own_id(&self, body: Bytes) -> Bytes {
+        let Ok(Message::Response(response)) = mcp::parse(&body, &ParseLimits::default()) else { return body };
+        if response.id.as_ref().is_some_and(|id| id.raw() == self.id) {
+            return body;
+        }
+        let spliced = Splice::response(&response).id(&self.id).finish().into_owned();
+        spliced.into()
+    }
+
+    /// The HTTP status that a translated answer bears (2026-07-28, Streamable HTTP).
+    fn status_of(&self, body: &Bytes) -> StatusCode {
+        let unknown_method = matches!(
+            mcp::parse(body, &ParseLimits::default()),
+            Ok(Message::Response(Reply { outcome: Outcome::Error(e), .. })) if e.code == mcp::code::METHOD_NOT_FOUND
+        );
+        let modern = matches!(self.caller.client, Client::Modern);
+        if unknown_method && modern { StatusCode::NOT_FOUND } else { StatusCode::OK }
+    }
+
+    /// A legacy server asks the client something in the middle of a call.
+    async fn server_asks(&mut self, body: Bytes) {
+        let Some(question) = parse_request(&body) else { return };
+        let MethodKind::ClientRequest(kind) = question.kind() else {
+            let why = "a server may ask for elicitation, sampling or roots only";
+            self.turn_down(&question, why).await;
+            return;
+        };
+        if !self.may_ask(kind) {
+            let why = "the gate does not let this server ask that (the server's key `allow`)";
+            self.turn_down(&question, why).await;
+            return;
+        }
+        match (&self.lane, &self.caller.client) {
+            (Lane::Straight, Client::Legacy(session)) => {
+                let Some(Channel::Session(upstream)) = &self.channel else { return };
+                let asked = session.pass_on(&self.caller.scope, upstream, &question, &body);
+                self.out.push_back(Out::Message(asked));
+            }
+            (Lane::ToLegacyServer { client, .. }, _) if client.declares(kind) => {
+                self.park(body.clone()).await
+            }
+            (Lane::ToLegacyServer { .. }, _) => {
+                self.turn_down(&question, "the client did not declare that it can answer this").await;
+            }
+            // The modern era has no questions on a stream.
+            _ => {
+                let refusal = Refusal::new(
+                    Step::Act,
+                    RefusalCode::UpstreamMisbehaved,
+                    "the server sent a request of its own, which its revision does not know",
+                );
+                self.finish_refused(&refusal).await;
+            }
+        }
+    }
+
+    fn may_ask(&self, kind: InputKind) -> bool {
+        let allow = self.server.allow();
+        match kind {
+            InputKind::Elicit => allow.elicitation,
+            InputKind::Sample => allow.sampling,
+            InputKind::Roots => allow.roots,
+        }
+    }
+
+    async fn turn_down(&self, question: &Request<'_>, why: &str) {
+        tracing::warn!(server = %self.server.name(), method = %question.method, why, "a server's question was turned down");
+        let body = mcp::error_response(Some(question.id), mcp::code::METHOD_NOT_FOUND, why, None);
+        if let Some(channel) = &self.channel
+            && let Err(error) = channel.respond(body.into()).await
+        {
+            tracing::debug!(%error, "the server did not take the answer");
+        }
+    }
+
+    /// Leaves the call open at the server and tells the modern client what it wants to know.
+    async fn park(&mut self, question: Bytes) {
+        let Lane::ToLegacyServer { server, .. } = &self.lane else { return };
+        let server = server.clone();
+        let (Some(channel), Source::Events(events)) =
+            (self.channel.clone(), std::mem::replace(&mut self.source, Source::Nothing))
+        else {
+            return;
+        };
+        let limits = ParseLimits::from(&*self.caller.gate.limits);
+        let request = self.request.clone();
+        let Ok(Message::Request(original)) = mcp::parse(&request, &limits) else { return };
+        let parked = Parked {
+            agent: self.caller.agent.name.clone(),
+            key: super::parked::key_of(&original, self.server.name()),
+            questions: vec![question.clone()],
+            channel,
+            events,
+        };
+        match self.caller.gate.parked.put(parked) {
+            Ok(state) => {
+                let Some(asked) = parse_request(&question) else { return };
+                let body = bridge::input_required(&[asked], &state, original.id, &server);
+                self.finish(StatusCode::OK, body.into()).await;
+            }
+            Err(refusal) => self.finish_refused(&refusal).await,
+        }
+    }
+
+    /// A modern server needs input: asks the legacy client for it.
+    async fn ask_client(&mut self, needed: InputNeeded) {
+        self.rounds += 1;
+        let Client::Legacy(session) = &self.caller.client else { return };
+        let facts = session.facts();
+        let unable = needed.requests.iter().find(|r| !facts.declares(r.kind) || !self.may_ask(r.kind));
+        if unable.is_some() || self.rounds > ROUNDS_MAX {
+            let reason = match unable {
+                Some(_) => "the server needs input that this client cannot give or may not be asked for",
+                None => "the server keeps asking for more input",
+            };
+            let refusal = Refusal::new(Step::Act, RefusalCode::UpstreamMisbehaved, reason);
+            self.finish_refused(&refusal).await;
+            return;
+        }
+        let mut answers = Vec::new();
+        let mut forget = Vec::new();
+        for request in &needed.requests {
+            let (id, expected, answer) = session.expect_answer();
+            self.out.push_back(Out::Message(request.to_legacy(&id, facts.revision).into()));
+            answers.push((request.key.clone(), answer));
+            forget.push(expected);
+        }
+        self.asked = Some(Asked { needed, answers, _forget: forget });
+    }
+
+    /// Waits for the legacy client's answers and repeats the call with them.
+    async fn hear(&mut self, asked: Asked) {
+        let Asked { needed, answers, _forget } = asked;
+        let collect = async {
+            let mut all = Vec::new();
+            for (key, answer) in answers {
+                all.push((key, answer.await.ok()?));
+            }
+            Some(all)
+        };
+        let all = tokio::select! {
+            all = tokio::time::timeout(self.caller.gate.limits.parked_time_max, collect) => all.ok().flatten(),
+            () = self.cancel.cancelled() => return,
+        };
+        let Some(all) = all else {
+            let refusal = Refusal::new(
+                Step::Act,
+                RefusalCode::UpstreamTimeout,
+                "the client did not give the input in time",
+            );
+            self.finish_refused(&refusal).await;
+            return;
+        };
+        let retry = self.retry(&needed, &all);
+        let sent = match retry {
+            Ok(body) => self.send_modern(body).await,
+            Err(reason) => {
+                self.finish_refused(&malformed(&reason)).await;
+                return;
+            }
+        };
+        if let Err(error) = sent {
+            self.source = Source::Failed(error);
+        }
+    }
+
+    fn retry(&self, needed: &InputNeeded, answers: &[(String, Bytes)]) -> Result<Bytes, String> {
+        let limits = ParseLimits::default();
+        let Ok(Message::Request(sent)) = mcp::parse(&self.sent, &limits) else {
+            return Err("the request could not be read again".to_owned());
+        };
+        let mut replies = Vec::new();
+        for (key, bytes) in answers {
+            match mcp::parse(bytes, &limits) {
+                Ok(Message::Response(reply)) => replies.push((key.clone(), reply)),
+                _ => return Err("the client's input is not a response".to_owned()),
+            }
+        }
+        let id = format!("\"castra-retry-{}-{}\"", self.rounds, self.id.trim_matches('"'));
+        needed.retry(&sent, &id, &replies).map(Bytes::from).map_err(|fault| fault.to_string())
+    }
+
+    async fn finish_failed(&mut self, error: &Unreached) {
+        self.server.metrics.failed();
+        let refusal = error.refusal(self.server.name());
+        self.finish_refused(&refusal).await;
+    }
+
+    /// Ends with a refusal in the protocol's own form.
+    async fn finish_refused(&mut self, refusal: &Refusal) {
+        let Some(purpose) = self.purpose.take() else { return };
+        let id = self.id.clone();
+        let context = RefusalContext {
+            id: mcp::Id::from_raw(&id),
+            method: &self.method.clone(),
+            revision: Some(self.caller.revision()),
+            ..RefusalContext::default()
+        };
+        let told = mcp::refusal(refusal, &context);
+        let status = StatusCode::from_u16(told.status).unwrap_or(StatusCode::BAD_GATEWAY);
+        let body = Bytes::from(told.body);
+        self.caller.gate.metrics.refusal(refusal.code);
+        let receipt = match purpose {
+            Purpose::Act(permit) => {
+                let ended = match refusal.code {
+                    RefusalCode::UpstreamTimeout => Status::Timeout,
+                    RefusalCode::UpstreamUnavailable | RefusalCode::UpstreamMisbehaved => {
+                        Status::UpstreamFailed
+                    }
+                    RefusalCode::Cancelled | RefusalCode::ShuttingDown => Status::Cancelled,
+                    _ => Status::Refused,
+                };
+                let ending = Ending {
+                    status: ended,
+                    code: Some(refusal.code.as_str()),
+                    said: refusal.reason.as_bytes(),
+                    upstream: self.started.elapsed(),
+                };
+                permit.conclude(&ending).await.ok()
+            }
+            Purpose::List(_) | Purpose::Plain => {
+                self.caller.gate.recorder.refusal(refusal, Some(&self.caller.agent.name), self.caller.source);
+                None
+            }
+        };
+        self.out.push_back(Out::Final(Final { status, body, receipt }));
+    }
+
+    /// Ends with the server's answer, in the client's form.
+    async fn finish(&mut self, status: StatusCode, body: Bytes) {
+        let upstream = self.started.elapsed();
+        self.server.metrics.took(upstream);
+        let Some(purpose) = self.purpose.take() else { return };
+        match purpose {
+            Purpose::Act(permit) => {
+                let (ended, code) = self.ending_of(&body);
+                let ending = Ending { status: ended, code: code.as_deref(), said: &body, upstream };
+                match permit.conclude(&ending).await {
+                    Ok(receipt) => {
+                        self.out.push_back(Out::Final(Final { status, body, receipt: Some(receipt) }));
+                    }
+                    // It happened, but the outcome is not on record: the result does not leave.
+                    Err(refusal) => {
+                        self.purpose = Some(Purpose::Plain);
+                        Box::pin(self.finish_refused(&refusal)).await;
+                    }
+                }
+            }
+            Purpose::List(kind) => match list::show(&self.caller, &self.server, kind, &body) {
+                Ok(shown) => {
+                    let body = shown.unwrap_or(body);
+                    self.out.push_back(Out::Final(Final { status, body, receipt: None }));
+                }
+                Err(refusal) => {
+                    self.purpose = Some(Purpose::Plain);
+                    Box::pin(self.finish_refused(&refusal)).await;
+                }
+            },
+            Purpose::Plain => self.out.push_back(Out::Final(Final { status, body, receipt: None })),
+        }
+    }
+
+    /// How the answer reads in the record.
+    fn ending_of(&self, body: &Bytes) -> (Status, Option<String>) {
+        let limits = ParseLimits::from(&*self.caller.gate.limits);
+        match mcp::parse(body, &limits) {
+            Ok(Message::Response(reply)) => match reply.outcome {
+                Outcome::Result(result) => {
+                    if let Some(task) = task_id(&result, reply.text) {
+                        self.caller.gate.tasks.put(&self.caller.agent.name, &task, self.server.name());
+                    }
+                    let status = if result.is_error { Status::ToolError } else { Status::Ok };
+                    let kind = result.result_type.filter(|t| t != "complete");
+                    (status, kind.map(|k| k.chars().take(40).collect()))
+                }
+                Outcome::Error(error) => (Status::Error, Some(error.code.to_string())),
+            },
+            _ => (Status::UpstreamFailed, None),
+        }
+    }
+
+    /// The client took it back, or the gate is going down.
+    async fn cancelled(&mut self) -> Option<Out> {
+        self.source = Source::Nothing;
+        if self.caller.gate.closing.is_cancelled() {
+            let refusal = Refusal::new(Step::Act, RefusalCode::ShuttingDown, "the gate is shutting down")
+                .advise("Try again when it is back");
+            self.finish_refused(&refusal).await;
+            return self.out.pop_front();
+        }
+        // Dropping the permit records that it was cancelled.
+        self.purpose = None;
+        None
+    }
+
+    /// What is ready without waiting, so that a burst leaves in one write.
+    fn ready(&mut self) -> Option<Out> {
+        if let Some(out) = self.out.pop_front() {
+            return Some(out);
+        }
+        let Source::Events(events) = &mut self.source else { return None };
+        match events.try_next()? {
+            Ok(Incoming::Notification(body)) => self.notification(body).map(Out::Message),
+            Ok(incoming) => {
+                if let Source::Events(events) = std::mem::replace(&mut self.source, Source::Nothing) {
+                    self.source = Source::Next(incoming, Some(events));
+                }
+                None
+            }
+            Err(error) => {
+                self.source = Source::Failed(error.into());
+                None
+            }
+        }
+    }
+
+    /// Step 9: the whole answer as JSON, or a stream of events where something comes before it.
+    pub(crate) async fn respond(mut self) -> Response<AnswerBody> {
+        match self.next().await {
+            Some(Out::Final(last)) => {
+                let response = answer::json(last.status, last.body);
+                match last.receipt {
+                    Some(receipt) => answer::with_header(response, RECEIPT, &receipt),
+                    None => response,
+                }
+            }
+            Some(first) => {
+                let receipt = match &self.purpose {
+                    Some(Purpose::Act(permit)) => Some(permit.intent_receipt().to_owned()),
+                    _ => None,
+                };
+                self.streaming = true;
+                let events =
+                    futures_util::stream::unfold((self, Some(first)), |(mut exchange, first)| async move {
+                        let first = match first {
+                            Some(first) => first,
+                            None => exchange.next().await?,
+                        };
+                        let burst = exchange.burst(first);
+                        Some((burst, (exchange, None)))
+                    });
+                let response = answer::events(events);
+                match receipt {
+                    Some(receipt) => answer::with_header(response, RECEIPT, &receipt),
+                    None => response,
+                }
+            }
+            None => answer::empty(StatusCode::ACCEPTED),
+        }
+    }
+
+    fn burst(&mut self, first: Out) -> Bytes {
+        let mut buffer = Vec::new();
+        let mut next = Some(first);
+        while let Some(out) = next {
+            match out {
+                Out::Message(body) => sse::encode(&mut buffer, Some("message"), None, &body),
+                Out::KeepAlive => buffer.extend_from_slice(sse::KEEP_ALIVE),
+                Out::Final(last) => {
+                    if let Some(receipt) = &last.receipt {
+                        // A comment: the messages' bytes stay as the server sent them.
+                        buffer.extend_from_slice(format!(": {RECEIPT}: {receipt}\n").as_bytes());
+                    }
+                    sse::encode(&mut buffer, Some("message"), None, &last.body);
+                    break;
+                }
+            }
+            next = if buffer.len() < BURST_BYTES_MAX { self.ready() } else { None };
+        }
+        buffer.into()
+    }
+
+    /// Runs to the end and gives the final answer's body; for the gate's own use of lists.
+    pub(crate) async fn whole(mut self) -> Option<Bytes> {
+        loop {
+            if let Out::Final(last) = self.next().await? {
+                return Some(last.body);
+            }
+        }
+    }
+}
+
+enum Heard {
+    Incoming(StatusCode, Incoming),
+    Failed(Unreached),
+    Ended,
+    Nothing,
+    Cancelled,
+}
+
+enum Translated {
+    Same,
+    Final(Bytes),
+    Ask(InputNeeded),
+    Fault(String),
+}
+
+impl Caller {
+    /// The way to a server, and the eras on it.
+    pub(crate) async fn reach(
+        self: &Arc<Self>,
+        server: &Arc<Server>,
+        request: &Bytes,
+    ) -> Result<(Channel, Lane), Unreached> {
+        let upstream = server.upstream();
+        let era = match upstream.known_era() {
+            Some(era) => era,
+            None => upstream.era().await?,
+        };
+        match (&self.client, &era) {
+            (Client::Modern, ServerEra::Modern { .. }) if upstream.is_http() => {
+                Ok((Channel::Stateless(upstream.clone()), Lane::Straight))
+            }
+            (Client::Modern, ServerEra::Modern { .. }) => {
+                let link = self.gate.links.get(&self.gate, &self.agent.name, server, None).await?;
+                Ok((Channel::Session(link.session().clone()), Lane::Straight))
+            }
+            (Client::Modern, ServerEra::Legacy { .. }) => {
+                let facts = modern_facts(request)?;
+                let link = self.gate.links.get(&self.gate, &self.agent.name, server, Some(&facts)).await?;
+                let lane = Lane::ToLegacyServer {
+                    server: link.facts().clone(),
+                    revision: link.revision(),
+                    client: Box::new(facts),
+                };
+                Ok((Channel::Session(link.session().clone()), lane))
+            }
+            (Client::Legacy(session), ServerEra::Legacy { .. }) => {
+                let upstream = session.to_server(&self.gate, server).await?;
+                Ok((Channel::Session(upstream), Lane::Straight))
+            }
+            (Client::Legacy(session), ServerEra::Modern { .. }) => {
+                let lane = Lane::ToModernServer { client: Box::new(session.facts()) };
+                if upstream.is_http() {
+                    return Ok((Channel::Stateless(upstream.clone()), lane));
+                }
+                let link = self.gate.links.get(&self.gate, &self.agent.name, server, None).await?;
+                Ok((Channel::Session(link.session().clone()), lane))
+            }
+        }
+    }
+
+    /// Forgets the way to a server that turned out to be gone.
+    async fn forget(&self, server: &Arc<Server>) {
+        server.upstream().forget_era();
+        if let Some(session) = self.session() {
+            session.forget(server.name()).await;
+        }
+        self.gate.links.forget(&self.agent.name, server.name()).await;
+    }
+}
+
+fn modern_facts(request: &Bytes) -> Result<ClientFacts, Refusal> {
+    match mcp::parse(request, &ParseLimits::default()) {
+        Ok(Message::Request(request)) => {
+            ClientFacts::from_modern(&request).map_err(|fault| malformed(&fault.to_string()))
+        }
+        _ => Err(malformed("the request could not be read again")),
+    }
+}
+
+/// The task that a result made, in the form of either era.
+fn task_id(result: &mcp::ResultView<'_>, text: &str) -> Option<String> {
+    let object = result.span.of(text);
+    let raw = match (&result.task, result.result_type.as_deref()) {
+        (Some(task), _) => json::get(task.of(text), &["taskId"])?,
+        (None, Some("task")) => json::get(object, &["taskId"])?,
+        _ => return None,
+    };
+    json::decode(raw).map(|id| id.into_owned())
+}
+
+fn malformed(reason: &str) -> Refusal {
+    Refusal::new(Step::Understand, RefusalCode::Malformed, reason)
+}
+
+fn parse_request(bytes: &Bytes) -> Option<Request<'_>> {
+    match mcp::parse(bytes, &ParseLimits::default()) {
+        Ok(Message::Request(request)) => Some(request),
+        _ => None,
+    }
+}
+
+fn parse_notification(bytes: &Bytes) -> Option<mcp::Notification<'_>> {
+    match mcp::parse(bytes, &ParseLimits::default()) {
+        Ok(Message::Notification(notification)) => Some(notification),
+        _ => None,
+    }
+}

@@ -1,0 +1,295 @@
+//! Lists: of every list a caller sees only what it may use. One server's list keeps its own bytes
+//! where nothing has to go; the federated list joins those of all servers.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use castra_core::{Effect, Operation, PolicyMode, Refusal, RefusalCode, ResourceRef, ServerName, Step};
+use castra_protocol::{
+    json,
+    mcp::{
+        self, ListKind, Message, Outcome, ParseLimits, Request, Splice, UriRoutes,
+        lists::{self, FederatedCursor, Item, Keep, Page},
+    },
+};
+use http::{Response, StatusCode};
+use parking_lot::RwLock;
+
+use super::{
+    Scope,
+    call::{Caller, Client},
+    exchange::{Exchange, Purpose},
+};
+use crate::{
+    answer::{self, AnswerBody},
+    catalogue::Server,
+};
+
+/// Pages that are fetched of one server for one federated page; what is left goes on by cursor.
+const PAGES_MAX: usize = 50;
+
+/// URIs that are remembered; beyond it all are forgotten and learned again from the next lists.
+const ROUTES_MAX: usize = 100_000;
+
+/// Which server a resource of the federated view belongs to.
+#[derive(Default)]
+pub(crate) struct Routes {
+    routes: UriRoutes,
+    added: usize,
+}
+
+impl Routes {
+    pub(crate) fn route<'u>(&self, uri: &'u str) -> Option<(ServerName, &'u str)> {
+        self.routes.route(uri)
+    }
+}
+
+/// Answers a list request.
+pub(crate) async fn answer(
+    caller: &Arc<Caller>,
+    request: &Request<'_>,
+    bytes: &Bytes,
+    kind: ListKind,
+) -> Response<AnswerBody> {
+    match &caller.scope {
+        Scope::Server(name) => match caller.server(name) {
+            Ok(server) => {
+                let purpose = Purpose::List(kind);
+                let exchange =
+                    Exchange::start(caller.clone(), server, request, bytes.clone(), None, purpose).await;
+                exchange.respond().await
+            }
+            Err(refusal) => caller.refuse(&refusal, &caller.context(request)),
+        },
+        Scope::All => match federated(caller, request, kind).await {
+            Ok(result) => answer::json(StatusCode::OK, mcp::result_response(request.id, &result)),
+            Err(refusal) => caller.refuse(&refusal, &caller.context(request)),
+        },
+    }
+}
+
+/// One server's list as the caller may see it; `None` where it stays as it is.
+pub(crate) fn show(
+    caller: &Caller,
+    server: &Arc<Server>,
+    kind: ListKind,
+    body: &Bytes,
+) -> Result<Option<Bytes>, Refusal> {
+    let limits = ParseLimits::from(&*caller.gate.limits);
+    let Ok(Message::Response(response)) = mcp::parse(body, &limits) else {
+        return Err(unreadable("no response"));
+    };
+    let Outcome::Result(result) = &response.outcome else { return Ok(None) };
+    let text = result.span.of(response.text);
+    let page = lists::read(kind, text).map_err(|e| unreadable(&e.to_string()))?;
+    learn(caller, server, &page);
+    let keep: Vec<Keep> = page
+        .items
+        .iter()
+        .map(|item| if may_see(caller, server, kind, item) { Keep::AsIs } else { Keep::Drop })
+        .collect();
+    match lists::filter(&page, &keep, depends_on_caller(caller)) {
+        std::borrow::Cow::Borrowed(_) => Ok(None),
+        std::borrow::Cow::Owned(shown) => {
+            let id = response.id.ok_or_else(|| unreadable("the answer has no id"))?;
+            Ok(Some(mcp::result_response(id, &shown).into()))
+        }
+    }
+}
+
+fn unreadable(why: &str) -> Refusal {
+    let reason = format!("the server's list cannot be read, so nothing of it can be shown: {why}");
+    Refusal::new(Step::Act, RefusalCode::UpstreamMisbehaved, reason)
+}
+
+fn learn(caller: &Caller, server: &Arc<Server>, page: &Page<'_>) {
+    if page.kind == ListKind::Tools && server.absorb(&caller.gate, page) {
+        caller.gate.refresh_engine();
+    }
+}
+
+/// In observe mode everything is shown to everybody.
+fn depends_on_caller(caller: &Caller) -> bool {
+    caller.gate.mode() == PolicyMode::Enforce
+}
+
+fn may_see(caller: &Caller, server: &Arc<Server>, kind: ListKind, item: &Item<'_>) -> bool {
+    if !depends_on_caller(caller) {
+        return true;
+    }
+    let engine = caller.gate.engine();
+    let name = || Arc::<str>::from(&*item.key);
+    match kind {
+        ListKind::Tools => {
+            let facts = server.tool(&item.key);
+            let tool = server.tool_ref(&item.key);
+            engine.may_use(&caller.agent, Operation::Call, &tool, facts.effect, facts.external)
+        }
+        ListKind::Resources | ListKind::ResourceTemplates => {
+            let resource = ResourceRef::Resource { server: server.name().clone(), uri: name() };
+            engine.may_use(&caller.agent, Operation::Read, &resource, Effect::Read, false)
+        }
+        ListKind::Prompts => {
+            let prompt = ResourceRef::Prompt { server: server.name().clone(), name: name() };
+            engine.may_use(&caller.agent, Operation::Read, &prompt, Effect::Read, false)
+        }
+    }
+}
+
+/// Fetches the lists of all servers, so that their URIs can be routed.
+pub(crate) async fn look_at_all(caller: &Arc<Caller>, kind: ListKind) {
+    let request = plain_request(caller, kind);
+    if let Ok(Message::Request(request)) = mcp::parse(&request, &ParseLimits::default()) {
+        // What cannot be listed cannot be routed either; the caller is told so.
+        let _ = federated(caller, &request, kind).await;
+    }
+}
+
+fn plain_request(caller: &Caller, kind: ListKind) -> Vec<u8> {
+    let meta = match caller.client {
+        Client::Legacy(_) => String::new(),
+        Client::Modern => format!(
+            "\"_meta\":{{\"{}\":\"{}\",\"{}\":{{}}}}",
+            mcp::meta_key::PROTOCOL_VERSION,
+            caller.revision().as_str(),
+            mcp::meta_key::CLIENT_CAPABILITIES
+        ),
+    };
+    format!(
+        "{{\"jsonrpc\":\"2.0\",\"id\":\"castra-look\",\"method\":\"{}\",\"params\":{{{meta}}}}}",
+        kind.method()
+    )
+    .into_bytes()
+}
+
+/// The list over all servers.
+async fn federated(caller: &Arc<Caller>, request: &Request<'_>, kind: ListKind) -> Result<String, Refusal> {
+    let wanted = wanted(caller, request)?;
+    let fetches = wanted.into_iter().map(|(server, cursor)| fetch(caller, request, kind, server, cursor));
+    let fetched = futures_util::future::join_all(fetches).await;
+    let mut pages: Vec<(Arc<Server>, String)> = Vec::new();
+    let mut next = FederatedCursor::default();
+    let mut unavailable = Vec::new();
+    for part in fetched {
+        match part {
+            Fetched::Pages { server, results, more } => {
+                if let Some(cursor) = more {
+                    next.0.push((server.name().clone(), cursor));
+                }
+                pages.extend(results.into_iter().map(|r| (server.clone(), r)));
+            }
+            Fetched::Unavailable(server) => unavailable.push(server),
+        }
+    }
+    Ok(join(caller, kind, &pages, &next, &unavailable))
+}
+
+fn wanted(caller: &Caller, request: &Request<'_>) -> Result<Vec<(Arc<Server>, Option<String>)>, Refusal> {
+    let Some(cursor) = &request.cursor else {
+        return Ok(caller.gate.all_servers().into_iter().map(|s| (s, None)).collect());
+    };
+    let bad = || {
+        Refusal::new(
+            Step::Understand,
+            RefusalCode::Malformed,
+            "the cursor is not one that this list gave out",
+        )
+        .advise("Start the list again without a cursor")
+    };
+    let cursor = FederatedCursor::decode(cursor).ok_or_else(bad)?;
+    cursor
+        .0
+        .into_iter()
+        .map(|(name, inner)| Ok((caller.server(&name).map_err(|_| bad())?, Some(inner))))
+        .collect()
+}
+
+enum Fetched {
+    Pages { server: Arc<Server>, results: Vec<String>, more: Option<String> },
+    Unavailable(ServerName),
+}
+
+/// All pages of one server, up to a number. One that does not answer soon is left out rather than
+/// holding up the others.
+async fn fetch(
+    caller: &Arc<Caller>,
+    request: &Request<'_>,
+    kind: ListKind,
+    server: Arc<Server>,
+    cursor: Option<String>,
+) -> Fetched {
+    let all = async {
+        let (mut cursor, mut results) = (cursor, Vec::new());
+        for _ in 0..PAGES_MAX {
+            let splice = match &cursor {
+                Some(cursor) => Splice::request(request).set("cursor", &json::quote(cursor)),
+                None => Splice::request(request).remove("cursor"),
+            };
+            let bytes = Bytes::from(splice.finish().into_owned());
+            let exchange =
+                Exchange::start(caller.clone(), server.clone(), request, bytes, None, Purpose::Plain).await;
+            let body = exchange.whole().await?;
+            let Ok(Message::Response(response)) = mcp::parse(&body, &ParseLimits::default()) else {
+                return None;
+            };
+            match &response.outcome {
+                Outcome::Result(result) => {
+                    let text = result.span.of(response.text).to_owned();
+                    cursor = lists::read(kind, &text).ok()?.next_cursor.map(|c| c.into_owned());
+                    results.push(text);
+                }
+                // A server without this kind of thing.
+                Outcome::Error(error) if error.code == mcp::code::METHOD_NOT_FOUND => break,
+                Outcome::Error(_) => return None,
+            }
+            if cursor.is_none() {
+                break;
+            }
+        }
+        Some((results, cursor))
+    };
+    match tokio::time::timeout(caller.gate.limits.connect_time_max, all).await {
+        Ok(Some((results, more))) => Fetched::Pages { server, results, more },
+        _ => Fetched::Unavailable(server.name().clone()),
+    }
+}
+
+fn join(
+    caller: &Caller,
+    kind: ListKind,
+    pages: &[(Arc<Server>, String)],
+    next: &FederatedCursor,
+    unavailable: &[ServerName],
+) -> String {
+    let read: Vec<(&Arc<Server>, Page<'_>)> =
+        pages.iter().filter_map(|(server, text)| Some((server, lists::read(kind, text).ok()?))).collect();
+    for (server, page) in &read {
+        learn(caller, server, page);
+    }
+    let keeps: Vec<Vec<Keep>> = {
+        let mut routes = caller.gate.routes.write();
+        routes.added += read.iter().map(|(_, page)| page.items.len()).sum::<usize>();
+        if routes.added > ROUTES_MAX {
+            *routes = Routes::default();
+        }
+        read.iter()
+            .map(|(server, page)| {
+                lists::federate(page, server.name(), &mut routes.routes, |item| {
+                    may_see(caller, server, kind, item)
+                })
+            })
+            .collect()
+    };
+    let parts: Vec<(&Page<'_>, &[Keep])> =
+        read.iter().zip(&keeps).map(|((_, page), keep)| (page, keep.as_slice())).collect();
+    let era = caller.revision().era();
+    let merged = lists::merge(kind, &parts, next.encode().as_deref(), era);
+    if unavailable.is_empty() {
+        return merged;
+    }
+    let names = serde_json::to_string(unavailable).unwrap_or_default();
+    merged.replacen('{', &format!("{{\"_meta\":{{\"castra.dev/unavailable\":{names}}},"), 1)
+}
+
+/// The shared routes of a gate.
+pub(crate) type SharedRoutes = RwLock<Routes>;

@@ -1,0 +1,525 @@
+//! Sessions of clients of the legacy era: who opened it, what it said of itself, its own sessions
+//! at the servers, what it was asked and has not answered, and its stream.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use castra_core::{AgentName, Limits, Refusal, RefusalCode, ServerName, Step, Timestamp};
+use castra_protocol::{
+    mcp::{
+        self, LogLevel, Message, MethodKind, Notification, NotificationKind, ParseLimits, Request,
+        Response as Reply, Revision, Splice, bridge::ClientFacts,
+    },
+    sse,
+};
+use castra_store::clock;
+use http::{Response, StatusCode};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::{Scope, subscribe};
+use crate::{
+    answer::{self, AnswerBody},
+    catalogue::Server,
+    gate::Gate,
+    metrics::Metrics,
+    upstream::{self, Hello, Incoming, UpstreamError},
+};
+
+/// Messages that wait for the client's stream; when it does not take them, newer ones are dropped.
+const OUTBOX_MAX: usize = 256;
+
+/// Questions to one client that may be open at once.
+const QUESTIONS_MAX: usize = 64;
+
+/// A comment goes out on a quiet stream after this time.
+const KEEP_ALIVE: std::time::Duration = std::time::Duration::from_secs(20);
+
+/// One session of one agent at one endpoint.
+pub(crate) struct Session {
+    id: String,
+    agent: AgentName,
+    scope: Scope,
+    revision: Revision,
+    facts: RwLock<ClientFacts>,
+    /// The params of the client's `initialize`, for servers that are met later.
+    hello: Bytes,
+    servers: AsyncMutex<HashMap<ServerName, Arc<upstream::Session>>>,
+    questions: Mutex<HashMap<String, Question>>,
+    running: Mutex<HashMap<String, CancellationToken>>,
+    subscriptions: Mutex<HashMap<ServerName, subscribe::Kept>>,
+    outbox: mpsc::Sender<Bytes>,
+    inbox: Mutex<Option<mpsc::Receiver<Bytes>>>,
+    number: AtomicU64,
+    used: AtomicI64,
+    closed: CancellationToken,
+}
+
+/// Something that the client was asked.
+enum Question {
+    /// By a server, under this id.
+    Server { session: Arc<upstream::Session>, id: String },
+    /// By the gate, on behalf of a modern server.
+    Gate(oneshot::Sender<Bytes>),
+}
+
+/// A request that can be taken back; forgets itself.
+pub(crate) struct Running {
+    session: Arc<Session>,
+    id: String,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.session.running.lock().remove(&self.id);
+    }
+}
+
+/// A question of the gate; forgets itself.
+pub(crate) struct Expected {
+    session: Arc<Session>,
+    id: String,
+}
+
+impl Drop for Expected {
+    fn drop(&mut self) {
+        self.session.questions.lock().remove(&self.id);
+    }
+}
+
+impl Session {
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
+    pub(crate) fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
+    pub(crate) fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    pub(crate) fn agent(&self) -> &AgentName {
+        &self.agent
+    }
+
+    pub(crate) fn facts(&self) -> ClientFacts {
+        self.facts.read().clone()
+    }
+
+    pub(crate) fn set_log_level(&self, level: LogLevel) {
+        self.facts.write().log_level = Some(level);
+    }
+
+    pub(crate) fn closed(&self) -> &CancellationToken {
+        &self.closed
+    }
+
+    /// Puts a message on the client's stream, if there is room.
+    pub(crate) fn tell(&self, message: Bytes) {
+        if self.outbox.try_send(message).is_err() {
+            tracing::debug!(agent = %self.agent, "a client does not read its stream; a message was dropped");
+        }
+    }
+
+    pub(crate) fn running(self: &Arc<Self>, id: &str, cancel: CancellationToken) -> Running {
+        self.running.lock().insert(id.to_owned(), cancel);
+        Running { session: self.clone(), id: id.to_owned() }
+    }
+
+    /// The session's own session at a legacy server, opened when first needed.
+    pub(crate) async fn to_server(
+        self: &Arc<Self>,
+        gate: &Arc<Gate>,
+        server: &Arc<Server>,
+    ) -> Result<Arc<upstream::Session>, UpstreamError> {
+        let mut servers = self.servers.lock().await;
+        if let Some(session) = servers.get(server.name()) {
+            match session.ended() {
+                None => return Ok(session.clone()),
+                // A session that is the client's own ends with the server's: the client must know.
+                Some(error) if matches!(self.scope, Scope::Server(_)) && server.upstream().is_http() => {
+                    return Err(error);
+                }
+                Some(_) => {}
+            }
+        }
+        let hello = Hello { params: self.hello.clone(), shared: false };
+        let session = server.upstream().open_session(hello).await?;
+        self.adopt(gate, server, session.clone());
+        servers.insert(server.name().clone(), session.clone());
+        Ok(session)
+    }
+
+    /// Starts to hand on what a server says unasked.
+    fn adopt(self: &Arc<Self>, gate: &Arc<Gate>, server: &Arc<Server>, session: Arc<upstream::Session>) {
+        let (this, gate, name) = (Arc::downgrade(self), gate.clone(), server.name().clone());
+        let closed = self.closed.clone();
+        tokio::spawn(async move {
+            let Some(mut unsolicited) = session.take_unsolicited() else { return };
+            let (weak_session, allow) = (Arc::downgrade(&session), gate.server(&name).map(|s| s.allow()));
+            drop(session);
+            loop {
+                let incoming = tokio::select! {
+                    incoming = unsolicited.next() => incoming,
+                    () = closed.cancelled() => return,
+                };
+                let (Some(Ok(incoming)), Some(this)) = (incoming, this.upgrade()) else { return };
+                match incoming {
+                    Incoming::Notification(body) => {
+                        if let Ok(Message::Notification(n)) = mcp::parse(&body, &ParseLimits::default())
+                            && n.kind() == Some(NotificationKind::ToolsChanged)
+                        {
+                            gate.refresh_catalogue();
+                        }
+                        this.tell(body);
+                    }
+                    Incoming::Request(body) => {
+                        let Some(session) = weak_session.upgrade() else { return };
+                        let Ok(Message::Request(question)) = mcp::parse(&body, &ParseLimits::default())
+                        else {
+                            continue;
+                        };
+                        let may = match question.kind() {
+                            MethodKind::ClientRequest(mcp::InputKind::Elicit) => {
+                                allow.is_some_and(|a| a.elicitation)
+                            }
+                            MethodKind::ClientRequest(mcp::InputKind::Sample) => {
+                                allow.is_some_and(|a| a.sampling)
+                            }
+                            MethodKind::ClientRequest(mcp::InputKind::Roots) => {
+                                allow.is_some_and(|a| a.roots)
+                            }
+                            // `ping` goes both ways in this era.
+                            MethodKind::Handshake(_) => true,
+                            _ => false,
+                        };
+                        if may {
+                            let asked = this.pass_on(&this.scope.clone(), &session, &question, &body);
+                            this.tell(asked);
+                        } else {
+                            let why = "the gate does not let this server ask that";
+                            let id = Some(question.id);
+                            let body = mcp::error_response(id, mcp::code::METHOD_NOT_FOUND, why, None);
+                            let _ = session.respond(body.into()).await;
+                        }
+                    }
+                    Incoming::Response(_) => {}
+                }
+            }
+        });
+    }
+
+    /// Remembers a server's question, and gives it as the client will see it. Where several servers
+    /// share the session, it goes out under an id of ours.
+    pub(crate) fn pass_on(
+        &self,
+        scope: &Scope,
+        server: &Arc<upstream::Session>,
+        question: &Request<'_>,
+        body: &Bytes,
+    ) -> Bytes {
+        let id = question.id.raw().to_owned();
+        let (shown, body) = match scope {
+            Scope::Server(_) => (id.clone(), body.clone()),
+            Scope::All => {
+                let ours = self.next_id();
+                let renamed = Splice::request(question).id(&ours).finish().into_owned();
+                (ours, renamed.into())
+            }
+        };
+        let mut questions = self.questions.lock();
+        if questions.len() < QUESTIONS_MAX {
+            questions.insert(shown, Question::Server { session: server.clone(), id });
+        }
+        body
+    }
+
+    /// An id for a question of the gate, and where the answer will come.
+    pub(crate) fn expect_answer(self: &Arc<Self>) -> (String, Expected, oneshot::Receiver<Bytes>) {
+        let id = self.next_id();
+        let (sender, receiver) = oneshot::channel();
+        self.questions.lock().insert(id.clone(), Question::Gate(sender));
+        (id.clone(), Expected { session: self.clone(), id }, receiver)
+    }
+
+    fn next_id(&self) -> String {
+        format!("\"castra-{}\"", self.number.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The client answered a question.
+    pub(crate) async fn answered(&self, reply: &Reply<'_>, body: &Bytes) -> Result<(), Refusal> {
+        let id = reply.id.as_ref().map(|id| id.raw().to_owned()).unwrap_or_default();
+        let question = self.questions.lock().remove(&id);
+        match question {
+            Some(Question::Gate(waiting)) => {
+                // Whoever waited may have given up.
+                let _ = waiting.send(body.clone());
+                Ok(())
+            }
+            Some(Question::Server { session, id: own }) => {
+                let body = if own == id {
+                    body.clone()
+                } else {
+                    Bytes::from(Splice::response(reply).id(&own).finish().into_owned())
+                };
+                session.respond(body).await.map_err(|error| {
+                    Refusal::new(
+                        Step::Act,
+                        error.code(),
+                        format!("the server did not take the answer: {error}"),
+                    )
+                })
+            }
+            None => {
+                Err(Refusal::new(Step::Understand, RefusalCode::NotFound, "nothing was asked under this id"))
+            }
+        }
+    }
+
+    /// The client notified.
+    pub(crate) async fn notified(self: &Arc<Self>, gate: &Arc<Gate>, notification: &Notification<'_>) {
+        match notification.kind() {
+            Some(NotificationKind::Cancelled) => {
+                let id = notification.request_id.as_ref().map(|id| id.raw().to_owned()).unwrap_or_default();
+                if let Some(cancel) = self.running.lock().get(&id) {
+                    cancel.cancel();
+                }
+            }
+            // Ours was sent when the server's session was opened.
+            Some(NotificationKind::Initialized) => {
+                subscribe::follow_modern_servers(self, gate).await;
+            }
+            Some(NotificationKind::Progress | NotificationKind::RootsChanged) => {
+                let servers: Vec<_> = self.servers.lock().await.values().cloned().collect();
+                let body = Bytes::copy_from_slice(notification.text.as_bytes());
+                for server in servers {
+                    if let Err(error) = server.notify(body.clone()).await {
+                        tracing::debug!(%error, "a server did not take a notification");
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Keeps or ends a subscription to a resource of a modern server.
+    pub(crate) fn subscribe(self: &Arc<Self>, gate: &Arc<Gate>, server: &ServerName, uri: &str, on: bool) {
+        let mut all = self.subscriptions.lock();
+        let kept = all.entry(server.clone()).or_default();
+        kept.change(uri, on);
+        if let Some(server) = gate.server(server) {
+            kept.restart(self, gate, &server);
+        }
+    }
+
+    /// Follows what a modern server announces.
+    pub(crate) fn follow(self: &Arc<Self>, gate: &Arc<Gate>, server: &Arc<Server>) {
+        let mut all = self.subscriptions.lock();
+        all.entry(server.name().clone()).or_default().restart(self, gate, server);
+    }
+
+    /// The client's stream (GET). There is one at a time.
+    pub(crate) async fn stream(self: Arc<Self>, gate: &Arc<Gate>) -> Response<AnswerBody> {
+        let Some(inbox) = self.inbox.lock().take() else {
+            let body = r#"{"error":{"code":"busy","message":"the session's stream is open already","advice":"Close the other one first"}}"#;
+            return answer::json(StatusCode::CONFLICT, body);
+        };
+        let stream = Stream { inbox: Some(inbox), closing: gate.closing.child_token(), session: self };
+        let events = futures_util::stream::unfold(stream, |mut stream| async move {
+            let burst = stream.next().await?;
+            Some((burst, stream))
+        });
+        answer::events(events)
+    }
+
+    pub(crate) async fn forget(&self, server: &ServerName) {
+        let gone = self.servers.lock().await.remove(server);
+        if let Some(session) = gone {
+            session.close().await;
+        }
+    }
+
+    /// Open sessions at servers, to pass something on to all of them.
+    pub(crate) async fn at_servers(&self) -> Vec<Arc<upstream::Session>> {
+        self.servers.lock().await.values().cloned().collect()
+    }
+
+    async fn close(&self) {
+        self.closed.cancel();
+        for cancel in self.running.lock().values() {
+            cancel.cancel();
+        }
+        self.subscriptions.lock().clear();
+        let servers: Vec<_> = self.servers.lock().await.drain().map(|(_, session)| session).collect();
+        futures_util::future::join_all(servers.iter().map(|session| session.close())).await;
+    }
+
+    fn idle_secs(&self, now: Timestamp) -> i64 {
+        if !self.running.lock().is_empty() || self.inbox.lock().is_none() {
+            return 0;
+        }
+        now.secs() - self.used.load(Ordering::Relaxed)
+    }
+}
+
+/// The client's stream; gives the inbox back when the client goes.
+struct Stream {
+    session: Arc<Session>,
+    inbox: Option<mpsc::Receiver<Bytes>>,
+    closing: CancellationToken,
+}
+
+impl Stream {
+    async fn next(&mut self) -> Option<Bytes> {
+        let inbox = self.inbox.as_mut()?;
+        let mut buffer = Vec::new();
+        tokio::select! {
+            message = inbox.recv() => sse::encode(&mut buffer, Some("message"), None, &message?),
+            () = self.session.closed.cancelled() => return None,
+            () = self.closing.cancelled() => return None,
+            () = tokio::time::sleep(KEEP_ALIVE) => buffer.extend_from_slice(sse::KEEP_ALIVE),
+        }
+        while let Ok(message) = inbox.try_recv() {
+            sse::encode(&mut buffer, Some("message"), None, &message);
+        }
+        Some(buffer.into())
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        *self.session.inbox.lock() = self.inbox.take();
+    }
+}
+
+/// All sessions.
+pub(crate) struct Sessions {
+    sessions: RwLock<HashMap<String, Arc<Session>>>,
+    limits: Arc<Limits>,
+    metrics: Arc<Metrics>,
+}
+
+/// A session that is to be.
+pub(crate) struct NewSession<'a> {
+    pub(crate) agent: &'a AgentName,
+    pub(crate) scope: &'a Scope,
+    pub(crate) facts: ClientFacts,
+    pub(crate) hello: Bytes,
+    /// The server's session that came with it, where the endpoint is of one legacy server.
+    pub(crate) upstream: Option<(Arc<Server>, Arc<upstream::Session>)>,
+}
+
+impl Sessions {
+    pub(crate) fn new(limits: Arc<Limits>, metrics: Arc<Metrics>) -> Self {
+        Self { sessions: RwLock::default(), limits, metrics }
+    }
+
+    /// Opens a session. An agent that has its limit loses the one that it used longest ago: clients
+    /// of this era often go without closing theirs.
+    pub(crate) async fn open(&self, gate: &Arc<Gate>, new: NewSession<'_>) -> Result<Arc<Session>, Refusal> {
+        let random = clock::random::<16>()
+            .map_err(|e| Refusal::new(Step::Understand, RefusalCode::Busy, e.to_string()))?;
+        let (outbox, inbox) = mpsc::channel(OUTBOX_MAX);
+        let now = gate.now();
+        let session = Arc::new(Session {
+            id: format!("{:032x}", u128::from_be_bytes(random)),
+            agent: new.agent.clone(),
+            scope: new.scope.clone(),
+            revision: new.facts.revision,
+            facts: RwLock::new(new.facts),
+            hello: new.hello,
+            servers: AsyncMutex::default(),
+            questions: Mutex::default(),
+            running: Mutex::default(),
+            subscriptions: Mutex::default(),
+            outbox,
+            inbox: Mutex::new(Some(inbox)),
+            number: AtomicU64::new(1),
+            used: AtomicI64::new(now.secs()),
+            closed: gate.closing.child_token(),
+        });
+        if let Some((server, upstream)) = new.upstream {
+            session.adopt(gate, &server, upstream.clone());
+            session.servers.lock().await.insert(server.name().clone(), upstream);
+        }
+        let pushed_out = {
+            let mut sessions = self.sessions.write();
+            let of_agent = sessions.values().filter(|s| s.agent == session.agent);
+            let full = of_agent.clone().count() >= self.limits.sessions_per_agent_max;
+            let oldest = of_agent.max_by_key(|s| s.idle_secs(now)).map(|s| s.id.clone());
+            let pushed_out = if full { oldest.and_then(|id| sessions.remove(&id)) } else { None };
+            sessions.insert(session.id.clone(), session.clone());
+            self.metrics.sessions.add(if pushed_out.is_some() { 0 } else { 1 });
+            pushed_out
+        };
+        if let Some(old) = pushed_out {
+            tracing::info!(agent = %old.agent, "an agent has too many sessions; the least used one ends");
+            old.close().await;
+        }
+        Ok(session)
+    }
+
+    /// The session under an id, if it is this agent's and this endpoint's.
+    pub(crate) fn get(
+        &self,
+        id: &str,
+        agent: &AgentName,
+        scope: &Scope,
+        now: Timestamp,
+    ) -> Option<Arc<Session>> {
+        let sessions = self.sessions.read();
+        let session = sessions.get(id).filter(|s| s.agent == *agent && s.scope == *scope)?;
+        session.used.store(now.secs(), Ordering::Relaxed);
+        Some(session.clone())
+    }
+
+    pub(crate) async fn close(&self, session: &Session) {
+        self.close_where(|s| s.id == session.id).await;
+    }
+
+    pub(crate) async fn close_idle(&self) {
+        let (now, idle) = (clock::now(), self.limits.session_idle_max.as_secs() as i64);
+        self.close_where(|s| s.idle_secs(now) > idle).await;
+    }
+
+    pub(crate) async fn close_of(&self, agent: &AgentName) {
+        self.close_where(|s| s.agent == *agent).await;
+    }
+
+    pub(crate) async fn close_to(&self, server: &ServerName) {
+        self.close_where(|s| s.scope == Scope::Server(server.clone())).await;
+        let others: Vec<_> = self.sessions.read().values().cloned().collect();
+        for session in others {
+            session.forget(server).await;
+        }
+    }
+
+    pub(crate) async fn close_all(&self) {
+        self.close_where(|_| true).await;
+    }
+
+    async fn close_where(&self, which: impl Fn(&Session) -> bool) {
+        let mut closed = Vec::new();
+        {
+            let mut sessions = self.sessions.write();
+            sessions.retain(|_, session| {
+                let close = which(session);
+                if close {
+                    closed.push(session.clone());
+                }
+                !close
+            });
+        }
+        self.metrics.sessions.sub(closed.len() as i64);
+        futures_util::future::join_all(closed.iter().map(|session| session.close())).await;
+    }
+}

@@ -1,0 +1,47 @@
+//! The path of an action on one screen.
+//!
+//! ```text
+//!  listen      Connection::call        host, origin, size, place
+//!  identify    identify::identify      token, certificate or JWT -> who
+//!  understand  mcp::serve              bytes -> Action
+//!  decide      decide::decide          Action -> Decided
+//!  record      Recorder::intent        Decided -> Recorded -> Permit | Denied
+//!  act         mcp::Exchange           needs the Permit; speaks to the server, bridges eras
+//!  record      Permit::conclude        outcome written, receipt
+//!  answer      answer::{json, events}  needs the receipt
+//! ```
+//!
+//! Inspection joins between `understand` and `decide`, and again before the answer, when there are
+//! inspectors.
+
+use castra_core::Refusal;
+
+use crate::{
+    decide::decide,
+    gate::Gate,
+    record::{Denied, Permit},
+    understand::Action,
+};
+
+/// Why an action was stopped before it reached a server.
+pub(crate) enum Stopped {
+    /// It could not be taken, decided or recorded.
+    Refused(Refusal),
+    /// Policy said no, and that is on record.
+    Denied(Denied),
+}
+
+impl From<Refusal> for Stopped {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// Takes an understood action through decision and record. What comes back is the only thing with
+/// which an adapter can act.
+pub(crate) async fn admit(gate: &Gate, action: Action) -> Result<Permit, Stopped> {
+    let slot = gate.in_flight.enter(&action.agent.name)?;
+    let decided = decide(&gate.engine.load(), gate.mode(), action, gate.now(), &gate.metrics);
+    let recorded = gate.recorder.intent(decided, slot).await?;
+    recorded.permit().map_err(Stopped::Denied)
+}

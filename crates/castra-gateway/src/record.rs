@@ -1,0 +1,395 @@
+//! Steps 6 and 8, record: the intent before anything happens, the outcome before the answer leaves.
+//!
+//! The log entry says who tried what and how it was decided; what was said stands beside it,
+//! encrypted under a key of the agent, and the entry only commits to it. A [`Permit`] is the proof
+//! that an intent is written; dropping one without an outcome records that it was cancelled.
+
+use std::{
+    borrow::Cow,
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use castra_core::{ActionId, AgentName, Decision, Digest, Refusal, RefusalCode, Step, Timestamp, Verdict};
+use castra_ledger::{Event, EventKind, Intent, Outcome, Record, RefusedRequest, Status};
+use castra_protect::Sealer;
+use castra_store::{
+    State, clock,
+    log::{Appended, Log, LogError},
+};
+use parking_lot::{Mutex, RwLock};
+
+use crate::{
+    decide::Decided,
+    in_flight::Slot,
+    metrics::{Decided as Counted, Metrics, Outcome as CountedOutcome},
+};
+
+/// Single refusals of callers that nobody knows are recorded up to this rate; beyond it they are
+/// counted and one record says how many. Without it anybody could fill the disk.
+const REFUSALS_PER_SECOND_MAX: i64 = 200;
+
+/// Writes records. One per gate.
+pub(crate) struct Recorder {
+    log: Log,
+    state: Arc<State>,
+    sealers: RwLock<HashMap<AgentName, Arc<Sealer>>>,
+    /// Fresh for this process: it makes the sealers' subkeys unique, so that their counters may start at zero.
+    salt: [u8; 16],
+    clock: fn() -> Timestamp,
+    metrics: Arc<Metrics>,
+    reads_wait: bool,
+    payload_bytes_max: usize,
+    refusals: RefusalRate,
+}
+
+impl Recorder {
+    pub(crate) fn new(
+        log: Log,
+        state: Arc<State>,
+        clock: fn() -> Timestamp,
+        metrics: Arc<Metrics>,
+        reads_wait: bool,
+        payload_bytes_max: usize,
+    ) -> Result<Self, castra_store::StoreError> {
+        let salt = clock::random()?;
+        let sealers = RwLock::default();
+        let refusals = RefusalRate::default();
+        Ok(Self { log, state, sealers, salt, clock, metrics, reads_wait, payload_bytes_max, refusals })
+    }
+
+    /// Records the intent. For an action that changes something this returns when the record is on
+    /// the disk; one that only reads is recorded alongside, unless the configuration says otherwise.
+    pub(crate) async fn intent(self: &Arc<Self>, decided: Decided, slot: Slot) -> Result<Recorded, Refusal> {
+        let started = Instant::now();
+        let sealer = self.sealer(&decided.action().agent.name).await?;
+        let action = decided.action();
+        let said = request_payload(&decided);
+        let (commit, sealed) = self.seal(&sealer, action.id, "intent", &said)?;
+        let entry = encode(&Record::Intent(Intent {
+            time: decided.time(),
+            action: action.id,
+            agent: action.agent.name.clone(),
+            credential: Cow::Borrowed(&action.agent.credential),
+            auth: action.agent.method.clone(),
+            run: action.run.as_ref().map(|r| Cow::Borrowed(r.as_str())),
+            protocol: action.protocol,
+            revision: Cow::Borrowed(action.revision),
+            operation: action.operation,
+            method: Cow::Borrowed(&action.method),
+            resource: Cow::Owned(action.resource.to_string()),
+            effect: action.effect,
+            decision: decided.verdict().decision,
+            enforced: decided.enforced(),
+            policies: decided.verdict().policies.iter().map(|p| Cow::Borrowed(&**p)).collect(),
+            reason: Cow::Borrowed(&decided.verdict().reason),
+            policy_set: Cow::Borrowed(&decided.verdict().policy_set),
+            commit,
+            bytes: said.len() as u64,
+        }))?;
+        let appended = self.append(entry, sealed)?;
+        let waits = self.reads_wait || action.effect.changes();
+        if waits && decided.permitted() {
+            self.durable(appended.index).await?;
+        }
+        Ok(Recorded { recorder: self.clone(), decided, intent: appended, sealer, waits, started, slot })
+    }
+
+    /// Records a request that never became an action. Never fails: it is refused anyway.
+    pub(crate) fn refusal(&self, refusal: &Refusal, agent: Option<&AgentName>, source: std::net::IpAddr) {
+        self.metrics.refusal(refusal.code);
+        let time = (self.clock)();
+        let Some(left_out) = self.refusals.admit(time, agent.is_some()) else { return };
+        let reason = if left_out > 0 {
+            Cow::Owned(format!(
+                "{} ({left_out} more refusals before this one were only counted)",
+                refusal.reason
+            ))
+        } else {
+            Cow::Borrowed(refusal.reason.as_str())
+        };
+        let record = Record::Refusal(RefusedRequest {
+            time,
+            step: refusal.step,
+            code: refusal.code,
+            reason,
+            agent: agent.cloned(),
+            source: Some(source),
+        });
+        self.write("refusal", &record);
+    }
+
+    /// Records an event of the gate itself.
+    pub(crate) fn event(&self, event: EventKind, subject: Option<&str>, detail: &str) {
+        let record = Record::Event(Event {
+            time: (self.clock)(),
+            event,
+            subject: subject.map(Cow::Borrowed),
+            detail: Cow::Borrowed(detail),
+        });
+        self.write("event", &record);
+    }
+
+    fn write(&self, what: &str, record: &Record<'_>) {
+        let written = record
+            .encode()
+            .map_err(|e| e.to_string())
+            .and_then(|entry| self.log.append(entry, Vec::new()).map_err(|e| e.to_string()));
+        if let Err(error) = written {
+            tracing::error!(%error, what, "a record could not be written");
+        }
+    }
+
+    async fn sealer(&self, agent: &AgentName) -> Result<Arc<Sealer>, Refusal> {
+        if let Some(sealer) = self.sealers.read().get(agent) {
+            return Ok(sealer.clone());
+        }
+        let (state, now, subject) = (self.state.clone(), (self.clock)(), format!("agent:{agent}"));
+        let made = tokio::task::spawn_blocking(move || state.data_key(&subject, now)).await;
+        let (id, key) = match made {
+            Ok(Ok(key)) => key,
+            Ok(Err(error)) => return Err(unrecorded(&error.to_string())),
+            Err(error) => return Err(unrecorded(&error.to_string())),
+        };
+        let mut sealers = self.sealers.write();
+        if let Some(sealer) = sealers.get(agent) {
+            return Ok(sealer.clone());
+        }
+        let sealer = Sealer::new(&key, id, self.salt).map_err(|e| unrecorded(&e.to_string()))?;
+        Ok(sealers.entry(agent.clone()).or_insert(Arc::new(sealer)).clone())
+    }
+
+    fn seal(
+        &self,
+        sealer: &Sealer,
+        action: ActionId,
+        kind: &str,
+        said: &[u8],
+    ) -> Result<(Digest, Vec<u8>), Refusal> {
+        let salt = clock::random::<32>().map_err(|e| unrecorded(&e.to_string()))?;
+        if said.len() > self.payload_bytes_max {
+            // Too large to keep: the record still commits to it.
+            return Ok((castra_protect::commitment(&salt, said), Vec::new()));
+        }
+        let place = format!("{action}/{kind}");
+        sealer.seal_committed(place.as_bytes(), &salt, said).map_err(|e| unrecorded(&e.to_string()))
+    }
+
+    fn append(&self, entry: Vec<u8>, payload: Vec<u8>) -> Result<Appended, Refusal> {
+        self.log.append(entry, payload).map_err(|e| log_refusal(&e))
+    }
+
+    async fn durable(&self, index: u64) -> Result<(), Refusal> {
+        let started = Instant::now();
+        let done = self.log.durable(index).await.map_err(|e| log_refusal(&e));
+        self.metrics.durable_wait(started.elapsed());
+        done
+    }
+}
+
+fn encode(record: &Record<'_>) -> Result<Vec<u8>, Refusal> {
+    record.encode().map_err(|e| unrecorded(&e.to_string()))
+}
+
+fn unrecorded(why: &str) -> Refusal {
+    tracing::error!(why, "an action could not be recorded and is refused");
+    Refusal::new(
+        Step::Record,
+        RefusalCode::Unrecorded,
+        "the action could not be recorded, so it may not happen",
+    )
+    .advise("Ask the operator to look at the gate's log and disk (castra doctor)")
+}
+
+fn log_refusal(error: &LogError) -> Refusal {
+    unrecorded(&error.to_string())
+}
+
+/// What the caller said and from where, as one JSON object; kept sealed beside the intent.
+fn request_payload(decided: &Decided) -> Vec<u8> {
+    let action = decided.action();
+    let source = format!("{{\"source\":\"{}\",\"external\":{},\"request\":", action.source, action.external);
+    let mut said = Vec::with_capacity(source.len() + action.request.len() + 1);
+    said.extend_from_slice(source.as_bytes());
+    said.extend_from_slice(&action.request);
+    said.push(b'}');
+    said
+}
+
+/// An action whose decision is written down, permitted or not.
+pub(crate) struct Recorded {
+    recorder: Arc<Recorder>,
+    decided: Decided,
+    intent: Appended,
+    sealer: Arc<Sealer>,
+    waits: bool,
+    started: Instant,
+    slot: Slot,
+}
+
+/// A recorded no.
+pub(crate) struct Denied {
+    pub(crate) verdict: Verdict,
+    pub(crate) receipt: String,
+}
+
+impl Recorded {
+    /// The only way from a decision to the right to act on it.
+    pub(crate) fn permit(self) -> Result<Permit, Denied> {
+        let receipt = self.recorder.log.receipt_header(&self.intent).to_string();
+        let verdict = self.decided.verdict();
+        let operation = self.decided.action().operation;
+        if !self.decided.permitted() {
+            self.recorder.metrics.action(operation, Counted::Deny, CountedOutcome::Refused);
+            return Err(Denied { verdict: verdict.clone(), receipt });
+        }
+        let allowed = verdict.decision == Decision::Allow;
+        Ok(Permit {
+            open: Some(Open {
+                recorder: self.recorder,
+                sealer: self.sealer,
+                action: self.decided.action().id,
+                operation,
+                allowed,
+                intent: self.intent.index,
+                waits: self.waits,
+                started: self.started,
+                _slot: self.slot,
+            }),
+            receipt,
+        })
+    }
+}
+
+/// The right to act once, on an action whose intent is written. Its outcome is written exactly once.
+pub(crate) struct Permit {
+    open: Option<Open>,
+    receipt: String,
+}
+
+struct Open {
+    recorder: Arc<Recorder>,
+    sealer: Arc<Sealer>,
+    action: ActionId,
+    operation: castra_core::Operation,
+    allowed: bool,
+    intent: u64,
+    waits: bool,
+    started: Instant,
+    _slot: Slot,
+}
+
+/// How an action ended.
+pub(crate) struct Ending<'a> {
+    pub(crate) status: Status,
+    pub(crate) code: Option<&'a str>,
+    /// What came back, as the caller will see it.
+    pub(crate) said: &'a [u8],
+    /// How much of the time was spent waiting for the server.
+    pub(crate) upstream: Duration,
+}
+
+impl Permit {
+    /// Receipt of the intent: all that is known before the end.
+    pub(crate) fn intent_receipt(&self) -> &str {
+        &self.receipt
+    }
+
+    /// Records the outcome; the answer may leave when this returns. Gives the receipt.
+    pub(crate) async fn conclude(mut self, ending: &Ending<'_>) -> Result<String, Refusal> {
+        let Some(open) = self.open.take() else { return Err(unrecorded("the action has ended already")) };
+        let appended = open.outcome(ending)?;
+        if open.waits {
+            open.recorder.durable(appended.index).await?;
+        }
+        let overhead = open.started.elapsed().saturating_sub(ending.upstream);
+        open.recorder.metrics.overhead(overhead);
+        Ok(open.recorder.log.receipt_header(&appended).to_string())
+    }
+}
+
+impl Open {
+    fn outcome(&self, ending: &Ending<'_>) -> Result<Appended, Refusal> {
+        let recorder = &self.recorder;
+        let (commit, sealed) = recorder.seal(&self.sealer, self.action, "outcome", ending.said)?;
+        let entry = encode(&Record::Outcome(Outcome {
+            time: (recorder.clock)(),
+            action: self.action,
+            intent: self.intent,
+            status: ending.status,
+            code: ending.code.map(Cow::Borrowed),
+            commit: Some(commit),
+            bytes: ending.said.len() as u64,
+            micros: u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX),
+        }))?;
+        let counted = if self.allowed { Counted::Allow } else { Counted::Deny };
+        recorder.metrics.action(self.operation, counted, counted_outcome(ending.status));
+        recorder.append(entry, sealed)
+    }
+}
+
+fn counted_outcome(status: Status) -> CountedOutcome {
+    match status {
+        Status::Ok | Status::ToolError | Status::Error => CountedOutcome::Answered,
+        Status::Refused => CountedOutcome::Refused,
+        Status::Cancelled => CountedOutcome::Cancelled,
+        Status::Timeout | Status::UpstreamFailed => CountedOutcome::Failed,
+    }
+}
+
+impl Drop for Permit {
+    /// The caller went away, or the gate cut it off: that is an outcome too.
+    fn drop(&mut self) {
+        let Some(open) = self.open.take() else { return };
+        let ending = Ending { status: Status::Cancelled, code: None, said: b"", upstream: Duration::ZERO };
+        if let Err(refusal) = open.outcome(&ending) {
+            tracing::error!(%refusal, "the outcome of a cancelled action could not be recorded");
+        }
+    }
+}
+
+/// Counts refusals of the current second.
+#[derive(Default)]
+struct RefusalRate {
+    second: AtomicI64,
+    count: AtomicI64,
+    left_out: AtomicU64,
+    turn: Mutex<()>,
+}
+
+impl RefusalRate {
+    /// Whether to record one now, and how many were left out before. Known agents are always recorded:
+    /// their own limits hold them back.
+    fn admit(&self, now: Timestamp, known: bool) -> Option<u64> {
+        if self.second.load(Ordering::Relaxed) != now.secs() {
+            let _turn = self.turn.lock();
+            if self.second.swap(now.secs(), Ordering::Relaxed) != now.secs() {
+                self.count.store(0, Ordering::Relaxed);
+            }
+        }
+        if known || self.count.fetch_add(1, Ordering::Relaxed) < REFUSALS_PER_SECOND_MAX {
+            return Some(self.left_out.swap(0, Ordering::Relaxed));
+        }
+        self.left_out.fetch_add(1, Ordering::Relaxed);
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_refusals_is_counted_not_written() {
+        let rate = RefusalRate::default();
+        let now = Timestamp::from_secs(100);
+        let written = (0..1000).filter(|_| rate.admit(now, false).is_some()).count();
+        assert_eq!(written as i64, REFUSALS_PER_SECOND_MAX);
+        assert!(rate.admit(now, true).is_some());
+        assert_eq!(rate.admit(now.plus_secs(1), false), Some(0), "the known caller's record said how many");
+    }
+}

@@ -1,0 +1,36 @@
+//! Step 3, understand: what is meant, as an [`Action`] that knows no protocol any more.
+//!
+//! Adapters (`mcp`) parse the bytes and fill this in; from here on nobody looks at the wire again.
+
+use std::{net::IpAddr, sync::Arc};
+
+use bytes::Bytes;
+use castra_core::{ActionId, AgentIdentity, Effect, Operation, Protocol, ResourceRef, RunId};
+
+/// One thing that an agent tries, before anybody has said whether it may.
+pub(crate) struct Action {
+    pub(crate) id: ActionId,
+    pub(crate) agent: Arc<AgentIdentity>,
+    pub(crate) source: IpAddr,
+    pub(crate) run: Option<RunId>,
+    pub(crate) protocol: Protocol,
+    /// The protocol's revision as the caller speaks it, and whether that is of the stateless era.
+    pub(crate) revision: &'static str,
+    pub(crate) modern: bool,
+    /// The protocol's own word for it, such as `tools/call`.
+    pub(crate) method: String,
+    pub(crate) operation: Operation,
+    pub(crate) resource: ResourceRef,
+    pub(crate) effect: Effect,
+    pub(crate) external: bool,
+    /// The message as it came in.
+    pub(crate) request: Bytes,
+    /// The arguments within `request`, a JSON object.
+    pub(crate) arguments: Option<std::ops::Range<usize>>,
+}
+
+impl Action {
+    pub(crate) fn arguments(&self) -> Option<&[u8]> {
+        self.request.get(self.arguments.clone()?)
+    }
+}
