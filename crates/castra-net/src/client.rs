@@ -41,9 +41,10 @@ impl From<&Limits> for ClientSettings {
     fn from(limits: &Limits) -> Self {
         Self {
             connect_time_max: limits.connect_time_max,
-            // Most servers close idle connections after 60 s or more; being first spares us the
-            // race of a request against their close.
-            idle_time_max: limits.idle_time_max.min(Duration::from_secs(50)),
+            // Node and uvicorn, on which most MCP servers stand, close idle connections after 5 s.
+            // Being first spares a call the race against their close, which cannot be told from a
+            // call that arrived.
+            idle_time_max: limits.idle_time_max.min(Duration::from_secs(4)),
             idle_per_host_max: limits.calls_per_agent_max,
             header_bytes_max: limits.header_bytes_max,
         }
