@@ -9,6 +9,7 @@ pub mod clock;
 mod error;
 pub mod files;
 mod folder;
+pub mod log;
 mod state;
 
 pub use error::StoreError;
@@ -17,4 +18,3 @@ pub use state::{
     AgentDetail, AgentRow, CertificateRow, CredentialFollower, Enrolment, IssuedToken, SeenTool, State,
     TokenRow, ToolRow,
 };
-pub mod log;
