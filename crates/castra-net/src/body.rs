@@ -1,13 +1,18 @@
 //! Bodies: read whole within bounds, or gathered so that bursts of small events leave in few writes.
 
 use std::{
-    future::poll_fn,
+    future::{Future, poll_fn},
     pin::{Pin, pin},
-    task::{Context, Poll},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
     time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
+use futures_util::task::AtomicWaker;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
@@ -112,8 +117,8 @@ pin_project! {
         #[pin]
         inner: B,
         held: Held,
-        // Whether the scheduler has been round since the last frame.
-        turned: bool,
+        // The turn that held bytes wait for.
+        turn: Option<Arc<Turn>>,
         // What ended the stream, while held bytes go out first.
         after: Option<After<B::Error>>,
     }
@@ -131,7 +136,7 @@ const GATHERED_BYTES_MAX: usize = 16 << 10;
 impl<B: Body<Data = Bytes>> Gathered<B> {
     /// Gathers the frames of `body`.
     pub fn new(body: B) -> Self {
-        Self { inner: body, held: Held::default(), turned: false, after: None }
+        Self { inner: body, held: Held::default(), turn: None, after: None }
     }
 }
 
@@ -145,25 +150,19 @@ impl<B: Body<Data = Bytes>> Body for Gathered<B> {
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let mut this = self.project();
         while this.after.is_none() && this.held.len() < GATHERED_BYTES_MAX {
-            let Poll::Ready(next) = this.inner.as_mut().poll_frame(cx) else {
-                if this.held.len() == 0 || !*this.turned {
-                    *this.turned = this.held.len() > 0;
-                    if *this.turned {
-                        cx.waker().wake_by_ref();
-                    }
-                    return Poll::Pending;
-                }
-                break;
-            };
-            *this.turned = false;
-            match next.map(|frame| frame.map(Frame::into_data)) {
-                Some(Ok(Ok(data))) => this.held.push(data),
-                Some(Ok(Err(other))) => *this.after = other.into_trailers().ok().map(After::Trailers),
-                Some(Err(error)) => *this.after = Some(After::Error(error)),
-                None => *this.after = Some(After::End),
+            match this.inner.as_mut().poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(data) => this.held.push(data),
+                    Err(other) => *this.after = other.into_trailers().ok().map(After::Trailers),
+                },
+                Poll::Ready(Some(Err(error))) => *this.after = Some(After::Error(error)),
+                Poll::Ready(None) => *this.after = Some(After::End),
+                Poll::Pending if this.held.len() == 0 => return Poll::Pending,
+                Poll::Pending if this.turn.get_or_insert_with(Turn::begin).is_done(cx) => break,
+                Poll::Pending => return Poll::Pending,
             }
         }
-        *this.turned = false;
+        *this.turn = None;
         if let Some(data) = this.held.take() {
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
@@ -188,6 +187,39 @@ impl<B: Body<Data = Bytes>> Body for Gathered<B> {
     }
 }
 
+/// One turn of the scheduler: done when the tasks that were ready have run and the sockets were
+/// looked at. Being polled again says nothing of that, for hyper polls a body several times over.
+struct Turn {
+    done: AtomicBool,
+    task: AtomicWaker,
+}
+
+impl Turn {
+    fn begin() -> Arc<Self> {
+        let turn = Arc::new(Self { done: AtomicBool::new(false), task: AtomicWaker::new() });
+        // tokio keeps the waker of a yield until the turn is over, and then wakes it.
+        let waker = Waker::from(turn.clone());
+        let _ = pin!(tokio::task::yield_now()).poll(&mut Context::from_waker(&waker));
+        turn
+    }
+
+    fn is_done(&self, cx: &Context<'_>) -> bool {
+        self.task.register(cx.waker());
+        self.done.load(Ordering::Acquire)
+    }
+}
+
+impl Wake for Turn {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.done.store(true, Ordering::Release);
+        self.task.wake();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::{convert::Infallible, task::ready};
@@ -199,7 +231,7 @@ mod tests {
 
     type Item = Result<Frame<Bytes>, Infallible>;
 
-    fn streamed(items: mpsc::UnboundedReceiver<Item>) -> impl Body<Data = Bytes, Error = Infallible> + Unpin {
+    fn streamed(items: mpsc::Receiver<Item>) -> impl Body<Data = Bytes, Error = Infallible> + Unpin {
         let stream =
             futures_util::stream::unfold(items, async |mut items| Some((items.recv().await?, items)));
         StreamBody::new(Box::pin(stream))
@@ -235,52 +267,70 @@ mod tests {
         assert_eq!(read(body(), 4, SOON).await, Err(BodyError::TooLarge { bytes_max: 4 }));
         assert_eq!(read(Full::new(Bytes::new()), 0, SOON).await.unwrap(), "");
 
-        let (send, items) = mpsc::unbounded_channel();
+        let (send, items) = mpsc::channel(8);
         for piece in ["12", "", "345"] {
-            send.send(data(piece)).unwrap();
+            send.try_send(data(piece)).unwrap();
         }
         drop(send);
         assert_eq!(read(streamed(items), 5, SOON).await.unwrap(), "12345");
 
-        let (send, items) = mpsc::unbounded_channel();
-        send.send(data("123")).unwrap();
-        send.send(data("456")).unwrap();
+        let (send, items) = mpsc::channel(8);
+        send.try_send(data("123")).unwrap();
+        send.try_send(data("456")).unwrap();
         assert_eq!(read(streamed(items), 5, SOON).await, Err(BodyError::TooLarge { bytes_max: 5 }));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_slow_body_is_given_up() {
-        let (send, items) = mpsc::unbounded_channel();
-        send.send(data("123")).unwrap();
+        let (send, items) = mpsc::channel(8);
+        send.try_send(data("123")).unwrap();
         assert_eq!(read(streamed(items), 5, SOON).await, Err(BodyError::TooSlow { time_max: SOON }));
         drop(send);
     }
 
     #[tokio::test]
-    async fn bursts_leave_together_and_lone_events_alone() {
-        let (send, items) = mpsc::unbounded_channel();
+    async fn being_polled_again_is_no_turn() {
+        let (send, items) = mpsc::channel(1);
         let mut gathered = Gathered::new(streamed(items));
-        send.send(data("a")).unwrap();
+        send.try_send(data("a")).unwrap();
+        for _ in 0..3 {
+            let polled = poll_fn(|cx| Poll::Ready(Pin::new(&mut gathered).poll_frame(cx))).await;
+            assert!(polled.is_pending());
+        }
         assert_eq!(next_data(&mut gathered).await.unwrap().unwrap(), "a");
+    }
+
+    /// The channel takes one frame at a time, as that of hyper's client does.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn bursts_leave_together() {
+        let (send, items) = mpsc::channel(1);
         let writer = tokio::spawn(async move {
-            for piece in ["b", "c", "d"] {
-                send.send(data(piece)).unwrap();
-                tokio::task::yield_now().await;
+            for _ in 0..20 {
+                send.send(data("event.")).await.unwrap();
             }
-            send.send(Ok(Frame::trailers(http::HeaderMap::new()))).unwrap();
+            send.send(Ok(Frame::trailers(http::HeaderMap::new()))).await.unwrap();
         });
-        assert_eq!(next_data(&mut gathered).await.unwrap().unwrap(), "bcd");
-        assert!(next_data(&mut gathered).await.is_none());
-        assert!(next_data(&mut gathered).await.is_none() && gathered.is_end_stream());
+        let reader = tokio::spawn(async move {
+            let mut gathered = Gathered::new(streamed(items));
+            let mut frames = Vec::new();
+            while let Some(frame) = next_data(&mut gathered).await {
+                frames.push(frame.unwrap());
+            }
+            assert!(gathered.is_end_stream() && next_data(&mut gathered).await.is_none());
+            frames
+        });
+        let frames = reader.await.unwrap();
+        assert_eq!(frames.concat(), "event.".repeat(20).as_bytes());
+        assert!(frames.len() < 10, "{} frames", frames.len());
         writer.await.unwrap();
     }
 
     #[tokio::test]
     async fn gathering_is_bounded() {
-        let (send, items) = mpsc::unbounded_channel();
+        let (send, items) = mpsc::channel(8);
         let piece = Bytes::from(vec![b'x'; 10 << 10]);
         for _ in 0..4 {
-            send.send(Ok(Frame::data(piece.clone()))).unwrap();
+            send.try_send(Ok(Frame::data(piece.clone()))).unwrap();
         }
         drop(send);
         let mut gathered = Gathered::new(streamed(items));
