@@ -10,8 +10,12 @@ const MIGRATIONS: &[&str] = &[include_str!("schema_1.sql")];
 /// Brings a database up to date, once, whoever comes first.
 pub(super) fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
     let known = MIGRATIONS.len() as u32;
+    if version(connection)? == known {
+        // The usual case takes no lock, so that a command does not wait for a writer.
+        return Ok(());
+    }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let found: u32 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    let found = version(&transaction)?;
     if found > known {
         return Err(StoreError::NewerSchema { found, known });
     }
@@ -23,4 +27,8 @@ pub(super) fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
     }
     transaction.commit()?;
     Ok(())
+}
+
+fn version(connection: &Connection) -> rusqlite::Result<u32> {
+    connection.query_row("PRAGMA user_version", [], |row| row.get(0))
 }
