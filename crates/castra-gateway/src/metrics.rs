@@ -316,6 +316,8 @@ fn show_listener(page: &mut Page, name: &str, stats: &ListenStats) {
         ("slow-head", &stats.closed_slow_head),
         ("idle", &stats.closed_idle),
         ("stalled", &stats.closed_stalled),
+        ("large-head", &stats.closed_large_head),
+        ("malformed", &stats.closed_malformed),
         ("broken", &stats.closed_broken),
         ("drained", &stats.aborted),
     ] {

@@ -18,12 +18,16 @@ use super::{
 };
 
 /// How a connection ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum End {
     /// The peer or HTTP was done with it.
     Done,
-    /// The peer broke the protocol or the connection.
+    /// The peer went away in the middle of something.
     Broken,
+    /// What came is not HTTP, and why.
+    Malformed(String),
+    /// More bytes of head than allowed.
+    LargeHead,
     /// No whole head in time.
     SlowHead,
     /// No request for too long.
@@ -34,9 +38,21 @@ pub(super) enum End {
     Aborted,
 }
 
+impl End {
+    fn of(error: &hyper::Error) -> Self {
+        if error.is_parse_too_large() {
+            Self::LargeHead
+        } else if error.is_parse() {
+            Self::Malformed(error.to_string())
+        } else {
+            Self::Broken
+        }
+    }
+}
+
 /// Polls `connection`, an HTTP connection of hyper, and ends it when it must end. `finish` asks it
 /// to answer what it has and then close.
-pub(super) async fn drive<C, E>(
+pub(super) async fn drive<C>(
     connection: C,
     finish: impl Fn(Pin<&mut C>),
     pace: &Pace,
@@ -44,7 +60,7 @@ pub(super) async fn drive<C, E>(
     drain: &Arc<Drain>,
 ) -> End
 where
-    C: Future<Output = Result<(), E>>,
+    C: Future<Output = hyper::Result<()>>,
 {
     let mut connection = pin!(connection);
     let mut watch = Watch::new(limits);
@@ -57,7 +73,7 @@ where
         }
         match connection.as_mut().poll(cx) {
             Poll::Ready(Ok(())) => Poll::Ready(End::Done),
-            Poll::Ready(Err(_)) => Poll::Ready(End::Broken),
+            Poll::Ready(Err(error)) => Poll::Ready(End::of(&error)),
             Poll::Pending => watch.check(pace, cx),
         }
     })

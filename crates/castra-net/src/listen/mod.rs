@@ -17,7 +17,7 @@ use std::{
     error::Error,
     future::Future,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::{
         Arc,
@@ -27,7 +27,7 @@ use std::{
     time::Duration,
 };
 
-use castra_core::Limits;
+use castra_core::{Limits, Refusal, RefusalCode, Step};
 use http::{Request, Response};
 use http_body::Body;
 use hyper::{
@@ -126,7 +126,11 @@ pub struct ListenStats {
     pub closed_idle: AtomicU64,
     /// Closed because the peer took nothing of an answer for `idle_time_max`.
     pub closed_stalled: AtomicU64,
-    /// Closed because the peer broke HTTP or the connection.
+    /// Closed because a head had more than `header_bytes_max`.
+    pub closed_large_head: AtomicU64,
+    /// Closed because what came was not HTTP.
+    pub closed_malformed: AtomicU64,
+    /// Ended by the peer in the middle of a request or of an answer.
     pub closed_broken: AtomicU64,
     /// Cut off at the end of a drain.
     pub aborted: AtomicU64,
@@ -138,7 +142,12 @@ pub struct Listener {
     sockets: Vec<TcpListener>,
     addresses: Vec<SocketAddr>,
     stats: Arc<ListenStats>,
+    tell: Tell,
 }
+
+/// Hears of every connection that was refused or ended for what its peer did, with the peer's
+/// address, so that it can be recorded.
+type Tell = Box<dyn Fn(IpAddr, Refusal) + Send + Sync>;
 
 impl Listener {
     /// Binds all addresses, or none. Must be called within a tokio runtime.
@@ -158,7 +167,16 @@ impl Listener {
             addresses.push(real);
             sockets.push(socket);
         }
-        Ok(Self { config, sockets, addresses, stats: Arc::default() })
+        Ok(Self { config, sockets, addresses, stats: Arc::default(), tell: Box::new(|_, _| {}) })
+    }
+
+    /// Calls `tell` for every connection that is refused or ended for what its peer did: too many,
+    /// no good handshake, a head that is slow, too large or not HTTP, an answer that is not taken.
+    /// It is called on the path of other connections, so it must be quick.
+    #[must_use]
+    pub fn on_refusal(mut self, tell: impl Fn(IpAddr, Refusal) + Send + Sync + 'static) -> Self {
+        self.tell = Box::new(tell);
+        self
     }
 
     /// The addresses as they are, with the ports that the system chose.
@@ -186,6 +204,7 @@ impl Listener {
             http2: http2_builder(&self.config.limits),
             config: self.config,
             stats: self.stats,
+            tell: self.tell,
             drain: Arc::default(),
             tasks: TaskTracker::new(),
         });
@@ -253,6 +272,7 @@ const ABORT_TIME_MAX: Duration = Duration::from_secs(1);
 struct Gate {
     config: ListenConfig,
     stats: Arc<ListenStats>,
+    tell: Tell,
     drain: Arc<Drain>,
     tasks: TaskTracker,
     http1: http1::Builder,
@@ -303,8 +323,11 @@ where
         match accepted {
             Ok((stream, address)) => {
                 gate.stats.accepted.fetch_add(1, Relaxed);
-                if let Some(open) = Open::new(&gate) {
-                    gate.tasks.spawn(connection(stream, address, open, service_for.clone()));
+                match Open::new(&gate) {
+                    Some(open) => {
+                        gate.tasks.spawn(connection(stream, address, open, service_for.clone()));
+                    }
+                    None => gate.refuse(&gate.stats.refused_full, address, too_many(&gate.config.limits)),
                 }
             }
             Err(error) => {
@@ -336,11 +359,7 @@ impl Open {
     fn new(gate: &Arc<Gate>) -> Option<Self> {
         let open = Self { gate: gate.clone() };
         let before = gate.stats.open.fetch_add(1, Relaxed);
-        if before < gate.config.limits.connections_max as u64 {
-            return Some(open);
-        }
-        gate.stats.refused_full.fetch_add(1, Relaxed);
-        None
+        (before < gate.config.limits.connections_max as u64).then_some(open)
     }
 }
 
@@ -379,7 +398,7 @@ where
             }
         }
     };
-    gate.count(end);
+    gate.conclude(end, address);
 }
 
 type TlsStream = tokio_rustls::server::TlsStream<TcpStream>;
@@ -396,19 +415,33 @@ async fn shake_hands(
         outcome = handshake => outcome,
         () = async { gate.drain.wait().ended().await } => return None,
     };
-    let name = gate.config.name;
     match outcome {
         Ok(Ok(stream)) => return Some(stream),
-        Ok(Err(error)) => {
-            gate.stats.handshakes_failed.fetch_add(1, Relaxed);
-            tracing::debug!(listener = name, %address, %error, "TLS handshake failed");
-        }
+        Ok(Err(error)) => gate.refuse(&gate.stats.handshakes_failed, address, handshake_failed(&error)),
         Err(_) => {
-            gate.stats.handshakes_late.fetch_add(1, Relaxed);
-            tracing::debug!(listener = name, %address, "TLS handshake took too long");
+            let reason = format!("the TLS handshake took longer than {} seconds", time_max.as_secs());
+            gate.refuse(&gate.stats.handshakes_late, address, limit(reason));
         }
     }
     None
+}
+
+fn handshake_failed(error: &io::Error) -> Refusal {
+    let of_tls = error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>());
+    let code = match of_tls {
+        Some(rustls::Error::InvalidCertificate(_)) => RefusalCode::BadCredential,
+        Some(rustls::Error::PeerIncompatible(_)) => RefusalCode::UnsupportedVersion,
+        _ => RefusalCode::Malformed,
+    };
+    Refusal::new(Step::Listen, code, format!("the TLS handshake failed: {error}"))
+}
+
+fn too_many(limits: &Limits) -> Refusal {
+    limit(format!("{} connections are open already", limits.connections_max))
+}
+
+fn limit(reason: String) -> Refusal {
+    Refusal::new(Step::Listen, RefusalCode::LimitReached, reason)
 }
 
 async fn serve_http1<T, S, B>(gate: &Gate, stream: T, service: S) -> End
@@ -439,17 +472,44 @@ where
 }
 
 impl Gate {
-    fn count(&self, end: End) {
-        let counter = match end {
+    fn conclude(&self, end: End, address: SocketAddr) {
+        let Limits { head_time_max, idle_time_max, header_bytes_max, .. } = &self.config.limits;
+        let (counter, refusal) = match end {
             End::Done => return,
-            End::Broken => &self.stats.closed_broken,
-            End::SlowHead => &self.stats.closed_slow_head,
-            End::Idle => &self.stats.closed_idle,
-            End::Stalled => &self.stats.closed_stalled,
-            End::Aborted => &self.stats.aborted,
+            End::Idle => return count(&self.stats.closed_idle),
+            End::Broken => return count(&self.stats.closed_broken),
+            End::Aborted => return count(&self.stats.aborted),
+            End::SlowHead => {
+                let reason = format!("no whole request came within {} seconds", head_time_max.as_secs());
+                (&self.stats.closed_slow_head, limit(reason))
+            }
+            End::LargeHead => {
+                let reason = format!("the head of a request has more than {header_bytes_max} bytes");
+                (&self.stats.closed_large_head, limit(reason))
+            }
+            End::Stalled => {
+                let reason =
+                    format!("nothing of an answer was taken for {} seconds", idle_time_max.as_secs());
+                (&self.stats.closed_stalled, limit(reason))
+            }
+            End::Malformed(what) => {
+                let reason = format!("what came is not HTTP: {what}");
+                let refusal = Refusal::new(Step::Listen, RefusalCode::Malformed, reason);
+                (&self.stats.closed_malformed, refusal)
+            }
         };
-        counter.fetch_add(1, Relaxed);
+        self.refuse(counter, address, refusal);
     }
+
+    fn refuse(&self, counter: &AtomicU64, address: SocketAddr, refusal: Refusal) {
+        count(counter);
+        tracing::debug!(listener = self.config.name, %address, %refusal, "connection refused or ended");
+        (self.tell)(address.ip().to_canonical(), refusal);
+    }
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Relaxed);
 }
 
 /// Turns a function from request to answer into a service, without boxing anything.

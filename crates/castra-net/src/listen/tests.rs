@@ -4,6 +4,7 @@
 use std::sync::atomic::AtomicUsize;
 
 use bytes::Bytes;
+use castra_core::Timestamp;
 use http_body_util::{BodyExt, Empty, Full};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use rustls::ClientConfig;
@@ -118,13 +119,27 @@ async fn one_service_answers_all_requests_of_a_connection() {
 }
 
 #[tokio::test]
-async fn a_large_head_is_refused() {
+async fn bad_heads_are_refused_and_told() {
     let limits = Limits { header_bytes_max: 1024, ..Limits::default() };
-    let (address, _serving) = serve_peers(loopback(limits, None));
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    let request = format!("GET / HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "x".repeat(2000));
-    stream.write_all(request.as_bytes()).await.unwrap();
-    assert!(read_answer(&mut stream).await.starts_with("HTTP/1.1 431 "));
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let listener = loopback(limits, None).on_refusal(move |source, refusal| {
+        tell.send((source, refusal.code, refusal.to_string())).unwrap();
+    });
+    let (address, serving) = serve_peers(listener);
+    let large = format!("GET / HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "x".repeat(2000));
+    for (request, status, code, reason) in [
+        (large.as_str(), "HTTP/1.1 431 ", RefusalCode::LimitReached, "more than 1024 bytes"),
+        ("{}\r\n\r\n", "HTTP/1.1 400 ", RefusalCode::Malformed, "not HTTP"),
+    ] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        assert!(read_answer(&mut stream).await.starts_with(status));
+        let (source, told_code, told_reason) = told.recv().await.unwrap();
+        assert_eq!((source, told_code), (address.ip(), code));
+        assert!(told_reason.contains(reason), "{told_reason}");
+    }
+    assert_eq!(serving.stats().closed_large_head.load(Relaxed), 1);
+    assert_eq!(serving.stats().closed_malformed.load(Relaxed), 1);
 }
 
 #[tokio::test]
@@ -210,7 +225,7 @@ async fn a_peer_that_leaves_cancels_its_call() {
         answer(move |_| {
             let (began, gone) = (began.clone(), gone.clone());
             async move {
-                let _tell = Tell(gone);
+                let _tell = OnDrop(gone);
                 began.notify_one();
                 std::future::pending::<Response<Empty<Bytes>>>().await
             }
@@ -223,9 +238,9 @@ async fn a_peer_that_leaves_cancels_its_call() {
     dropped.notified().await;
 }
 
-struct Tell(Arc<Notify>);
+struct OnDrop(Arc<Notify>);
 
-impl Drop for Tell {
+impl Drop for OnDrop {
     fn drop(&mut self) {
         self.0.notify_one();
     }
@@ -314,8 +329,6 @@ impl Authority {
     }
 }
 
-use castra_core::Timestamp;
-
 async fn over_tls(address: SocketAddr, config: ClientConfig) -> io::Result<String> {
     let stream = TcpStream::connect(address).await?;
     let name = ServerName::try_from("localhost").unwrap();
@@ -329,7 +342,12 @@ async fn over_tls(address: SocketAddr, config: ClientConfig) -> io::Result<Strin
 #[tokio::test]
 async fn tls_is_1_3_with_the_post_quantum_group_and_certificates_are_checked() {
     let (ours, foreign) = (Authority::new(), Authority::new());
-    let (address, serving) = serve_peers(loopback(Limits::default(), Some(ours.server(vec![ours.pem()]))));
+    let codes = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let listener = loopback(Limits::default(), Some(ours.server(vec![ours.pem()]))).on_refusal({
+        let codes = codes.clone();
+        move |_, refusal| codes.lock().push(refusal.code)
+    });
+    let (address, serving) = serve_peers(listener);
 
     let without = over_tls(address, ours.client(None, &[])).await.unwrap();
     assert!(without.ends_with("TLSv1_3 X25519MLKEM768 None"), "{without}");
@@ -351,6 +369,8 @@ async fn tls_is_1_3_with_the_post_quantum_group_and_certificates_are_checked() {
         tokio::task::yield_now().await;
     }
     assert_eq!(serving.stats().handshakes_failed.load(Relaxed), 4);
+    use RefusalCode::{BadCredential, Malformed, UnsupportedVersion};
+    assert_eq!(*codes.lock(), [BadCredential, Malformed, UnsupportedVersion, Malformed]);
 }
 
 #[tokio::test(start_paused = true)]
