@@ -1,7 +1,8 @@
-// Usage: node fixture.mjs PORT        (loopback only; prints one line when it serves)
+// Usage: node fixture.mjs PORT [both|modern|legacy]     (loopback only; prints one line when it serves)
 // An MCP server for the official conformance suite, in both eras: 2026-07-28 (stateless) and the
 // revisions with a handshake up to 2025-11-25 (sessions, SSE, resumption). Written by hand on
-// node:http, so that what the suite says of it, and of a gate in front of it, depends on no SDK.
+// node:http, so that what the suite says of it, and of a gate in front of it, depends on no SDK. With
+// `modern` or `legacy` it speaks that era only, which shows what a gate bridges.
 import http from 'node:http';
 import { randomUUID } from 'node:crypto';
 import { TOOLS, RESOURCES, TEMPLATE, PROMPTS, read, complete } from './catalogue.mjs';
@@ -15,6 +16,7 @@ const CAPABILITIES = {
 };
 const NEEDS = { 'elicitation/create': 'elicitation', 'sampling/createMessage': 'sampling', 'roots/list': 'roots' };
 const BODY_MAX = 4 << 20;
+const ERA = process.argv[3] ?? 'both';
 
 const fail = (code, message, data) => { throw { code, message, ...(data ? { data } : {}) }; };
 const rpc = (id, outcome) => ({ jsonrpc: '2.0', id, ...outcome });
@@ -100,6 +102,7 @@ const CACHEABLE = ['tools/list', 'resources/list', 'resources/templates/list', '
 
 // What a request of 2026-07-28 must carry, checked against its headers.
 function checkModern(headers, message) {
+  if (message.method === 'initialize') fail(-32601, 'there is no method initialize');
   const meta = message.params?._meta ?? fail(-32602, 'params._meta is required');
   const version = meta[`${META}protocolVersion`];
   if (typeof version !== 'string') fail(-32602, '_meta has no protocolVersion');
@@ -318,6 +321,7 @@ async function body(req) {
 }
 
 const isModern = (req, message) => {
+  if (ERA !== 'both') return ERA === 'modern';
   const version = req.headers['mcp-protocol-version'];
   const inBody = message.params?._meta?.[`${META}protocolVersion`];
   return inBody !== undefined || (version !== undefined && !LEGACY.includes(version) && message.method !== 'initialize');
@@ -326,6 +330,7 @@ const isModern = (req, message) => {
 const server = http.createServer(async (req, res) => {
   try {
     if (!isLocal(req.headers.host) || !isLocalOrigin(req.headers.origin)) return json(res, 403, rpc(null, { error: { code: -32600, message: 'foreign Host or Origin' } }));
+    if (req.method !== 'POST' && ERA === 'modern') return json(res, 405, undefined, { allow: 'POST' });
     if (req.method === 'GET') return get(req, res);
     if (req.method === 'DELETE') {
       const session = known(req, res);

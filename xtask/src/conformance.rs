@@ -1,7 +1,9 @@
 //! The official MCP conformance suite: first directly against our fixture, then through the gate.
 //!
 //! The gate passes if no scenario does worse through it than directly, and DNS rebinding is refused.
-//! The suite itself is a package of the npm registry; the fixture is `eval/conformance/fixture.mjs`.
+//! Then once more with a fixture that speaks only the other era, so that every message is bridged:
+//! there no scenario may do worse than `eval/conformance/bridged.json` says. The suite itself is a
+//! package of the npm registry; the fixture is `eval/conformance/fixture.mjs`.
 
 use std::{
     collections::BTreeMap,
@@ -18,6 +20,9 @@ use crate::{
 
 const REVISIONS: &[&str] = &["2025-11-25", "2026-07-28"];
 
+/// A client's revision, and the era of a server that it can only reach over the bridge.
+const BRIDGES: &[(&str, &str)] = &[("2025-11-25", "modern"), ("2026-07-28", "legacy")];
+
 /// The suite's scenario that a gate must pass whatever stands behind it.
 const REBINDING: &str = "dns-rebinding-protection";
 
@@ -33,55 +38,89 @@ struct Score {
 /// By revision and scenario.
 type Scores = BTreeMap<(String, String), Score>;
 
-/// Runs the suite both ways and compares.
+/// Runs the suite every way and compares.
 pub(crate) fn run() -> Tally {
     let node = match tools::node("conformance") {
         Ok(node) => node,
         Err(why) => return Tally::skipped("conformance", why),
     };
-    match both_ways(&node) {
-        Ok((direct, through, log)) => {
-            let mut tally = compared(&direct, &through);
-            tally.add(log);
-            tally
+    let mut tally = Tally::default();
+    match castra::built() {
+        Ok(program) => {
+            for part in [unbridged(&node, &program), bridged(&node, &program)] {
+                tally.add(part.unwrap_or_else(|why| Tally::failed(format!("conformance: {why}"))));
+            }
         }
-        Err(why) => Tally::failed(format!("conformance: {why}")),
+        Err(why) => tally.add(Tally::failed(format!("conformance: {why}"))),
     }
+    tally
 }
 
-fn both_ways(node: &Node) -> Result<(Scores, Scores, Tally), String> {
+/// Each era of client with a server of its own era.
+fn unbridged(node: &Node, program: &Path) -> Result<Tally, String> {
     let folder = chores::target().join("conformance");
-    let program = castra::built()?;
-    let fixture = Script::start(node, "fixture.mjs", &["0"])?;
-    let direct = suite(node, &fixture.url, &folder.join("direct"))?;
-    same_as_stored(&direct)?;
+    let fixture = Script::start(node, "fixture.mjs", &["0", "both"])?;
+    let direct = suite(node, &fixture.url, REVISIONS, &folder.join("direct"))?;
+    // What the fixture reaches is kept, so that a weaker fixture cannot hide a weaker gate.
+    let stored = stored("direct.json")?;
+    if stored != direct {
+        let found = folder.join("direct.json");
+        store(&direct, &found)?;
+        return Err(format!(
+            "directly, the fixture scores otherwise than eval/conformance/direct.json says; see {}",
+            found.display()
+        ));
+    }
+    let gate = gate(program, &folder.join("gate"), &fixture)?;
+    let bearer = Script::start(node, "bearer.mjs", &[&gate.url, &gate.token])?;
+    let through = suite(node, &format!("{}/mcp/fixture", bearer.url), REVISIONS, &folder.join("through"))?;
+    let mut tally = compared("direct", &direct, "through", &through);
+    tally.add(gate.log_holds());
+    Ok(tally)
+}
+
+/// Each era of client with a server of the other era.
+fn bridged(node: &Node, program: &Path) -> Result<Tally, String> {
+    let folder = chores::target().join("conformance");
+    let mut scores = Scores::new();
+    let mut tally = Tally::default();
+    for (revision, era) in BRIDGES {
+        let fixture = Script::start(node, "fixture.mjs", &["0", era])?;
+        let gate = gate(program, &folder.join(format!("gate-{era}")), &fixture)?;
+        let bearer = Script::start(node, "bearer.mjs", &[&gate.url, &gate.token])?;
+        let url = format!("{}/mcp/fixture", bearer.url);
+        scores.extend(suite(node, &url, &[revision], &folder.join(format!("bridged-{era}")))?);
+        tally.add(gate.log_holds());
+    }
+    store(&scores, &folder.join("bridged.json"))?;
+    tally.add(compared("known", &stored("bridged.json")?, "bridged", &scores));
+    Ok(tally)
+}
+
+fn gate(program: &Path, folder: &Path, fixture: &Script) -> Result<Gate, String> {
     let servers = format!(
         "[[server]]\nname = \"fixture\"\nurl = {:?}\nallow = [\"sampling\", \"elicitation\", \"roots\"]\n",
         fixture.url
     );
-    let gate: Gate = castra::gate(&program, &folder.join("gate"), &servers, POLICY)?;
-    let bearer = Script::start(node, "bearer.mjs", &[&gate.url, &gate.token])?;
-    let through = suite(node, &format!("{}/mcp/fixture", bearer.url), &folder.join("through"))?;
-    Ok((direct, through, gate.log_holds()))
+    castra::gate(program, folder, &servers, POLICY)
 }
 
-fn compared(direct: &Scores, through: &Scores) -> Tally {
+fn compared(first: &str, before: &Scores, second: &str, after: &Scores) -> Tally {
     let mut tally = Tally::default();
-    println!("{:<12} {:<48} {:>9} {:>9}", "revision", "scenario", "direct", "through");
-    for ((revision, scenario), before) in direct {
-        let after = through.get(&(revision.clone(), scenario.clone()));
-        let shown = after.map_or("-".to_owned(), |a| format!("{}/{}", a.passed, a.failed));
+    println!("{:<12} {:<48} {first:>9} {second:>9}", "revision", "scenario");
+    for ((revision, scenario), known) in before {
+        let found = after.get(&(revision.clone(), scenario.clone()));
+        let shown = found.map_or("-".to_owned(), |a| format!("{}/{}", a.passed, a.failed));
         println!(
             "{revision:<12} {scenario:<48} {:>9} {shown:>9}",
-            format!("{}/{}", before.passed, before.failed)
+            format!("{}/{}", known.passed, known.failed)
         );
-        tally.add(Tally::check(
-            worse(*before, after.copied()).map(|why| format!("conformance {revision} {scenario}: {why}")),
-        ));
-        if scenario == REBINDING && after.is_none_or(|a| a.failed > 0 || a.passed == 0) {
-            tally.add(Tally::failed(format!(
-                "conformance {revision} {scenario}: a gate must refuse foreign hosts itself"
-            )));
+        let problem =
+            worse(*known, found.copied()).map(|why| format!("conformance {revision} {scenario}: {why}"));
+        tally.add(Tally::check(problem));
+        if scenario == REBINDING && found.is_none_or(|a| a.failed > 0 || a.passed == 0) {
+            let what = format!("conformance {revision} {scenario}: a gate must refuse foreign hosts itself");
+            tally.add(Tally::failed(what));
         }
     }
     tally
@@ -91,17 +130,17 @@ fn worse(direct: Score, through: Option<Score>) -> Option<String> {
     match through {
         None => Some("did not run through the gate".into()),
         Some(t) if t.failed > direct.failed || t.passed < direct.passed => Some(format!(
-            "{} passed, {} failed through the gate; directly {} passed, {} failed",
+            "{} passed, {} failed through the gate, instead of {} and {}",
             t.passed, t.failed, direct.passed, direct.failed
         )),
         Some(_) => None,
     }
 }
 
-fn suite(node: &Node, url: &str, folder: &Path) -> Result<Scores, String> {
+fn suite(node: &Node, url: &str, revisions: &[&str], folder: &Path) -> Result<Scores, String> {
     let mut scores = Scores::new();
     let program = node.file("@modelcontextprotocol/conformance/dist/index.js");
-    for revision in REVISIONS {
+    for revision in revisions {
         let out = folder.join(revision);
         std::fs::create_dir_all(&out).map_err(|e| format!("{} cannot be made: {e}", out.display()))?;
         // It exits with 1 for unscored failures too, so only what it prints counts.
@@ -143,29 +182,25 @@ fn strip_colour(line: &str) -> String {
     parts.fold(first, |text, part| text + part.split_once('m').map_or("", |(_, rest)| rest))
 }
 
-/// What the fixture reaches is kept in `direct.json`, so that a weaker fixture cannot hide a weaker gate.
-fn same_as_stored(direct: &Scores) -> Result<(), String> {
-    let mut shown = serde_json::Map::new();
-    for ((revision, scenario), score) in direct {
-        let scenarios = shown.entry(revision.clone()).or_insert_with(|| serde_json::json!({}));
-        if let Some(map) = scenarios.as_object_mut() {
-            map.insert(scenario.clone(), serde_json::json!([score.passed, score.failed]));
-        }
+/// Scores as a file of `eval/conformance` keeps them: per revision and scenario, passed and failed.
+fn stored(file: &str) -> Result<Scores, String> {
+    let path = chores::root().join("eval/conformance").join(file);
+    let by_revision: BTreeMap<String, BTreeMap<String, (u32, u32)>> =
+        serde_json::from_str(&chores::read(&path)?).map_err(|e| format!("{}: {e}", path.display()))?;
+    let scores = by_revision.into_iter().flat_map(|(revision, scenarios)| {
+        let score = |(passed, failed)| Score { passed, failed };
+        scenarios.into_iter().map(move |(name, counts)| ((revision.clone(), name), score(counts)))
+    });
+    Ok(scores.collect())
+}
+
+fn store(scores: &Scores, path: &Path) -> Result<(), String> {
+    let mut by_revision: BTreeMap<&str, BTreeMap<&str, (u32, u32)>> = BTreeMap::new();
+    for ((revision, scenario), score) in scores {
+        by_revision.entry(revision).or_default().insert(scenario, (score.passed, score.failed));
     }
-    let stored = chores::root().join("eval/conformance/direct.json");
-    let now = serde_json::Value::Object(shown);
-    let known = chores::read(&stored)
-        .and_then(|text| serde_json::from_str::<serde_json::Value>(&text).map_err(|e| e.to_string()));
-    if known.as_ref() == Ok(&now) {
-        return Ok(());
-    }
-    let found = chores::target().join("conformance/direct.json");
-    let text = serde_json::to_string_pretty(&now).map_err(|e| e.to_string())?;
-    std::fs::write(&found, text + "\n").map_err(|e| format!("{} cannot be written: {e}", found.display()))?;
-    Err(format!(
-        "directly, the fixture scores otherwise than eval/conformance/direct.json says; what it scored now is in {}",
-        found.display()
-    ))
+    let text = serde_json::to_string_pretty(&by_revision).map_err(|e| e.to_string())?;
+    std::fs::write(path, text + "\n").map_err(|e| format!("{} cannot be written: {e}", path.display()))
 }
 
 /// A script of `eval/conformance` that serves on loopback; stopped when dropped.
