@@ -52,13 +52,6 @@ pub(crate) struct ToolFacts {
     schema: serde_json::Value,
 }
 
-impl ToolFacts {
-    /// Of a tool that nobody has seen: it acts, outside.
-    fn unknown() -> Self {
-        Self { effect: Effect::Act, external: true, params: None, schema: serde_json::Value::Null }
-    }
-}
-
 type ToolTable = HashMap<Arc<str>, Arc<ToolFacts>>;
 
 /// One server behind the gate, with what is known of it.
@@ -178,7 +171,6 @@ impl Server {
             external: said.external.unwrap_or(external),
             params,
             schema,
-            ..ToolFacts::unknown()
         }
     }
 

@@ -435,7 +435,7 @@ async fn learning(gate: std::sync::Weak<Gate>, closing: CancellationToken) {
         let Some(strong) = gate.upgrade() else { return };
         let servers = strong.all_servers();
         let learned = futures_util::future::join_all(servers.iter().map(|s| s.learn(&strong))).await;
-        if learned.iter().any(|changed| *changed == Some(true)) {
+        if learned.contains(&Some(true)) {
             strong.refresh_engine();
         }
         let all_reached = learned.iter().all(Option::is_some);

@@ -173,7 +173,7 @@ impl Metrics {
     }
 
     /// Shows the counters of a listener.
-    pub fn listener(&self, name: &'static str, stats: Arc<ListenStats>) {
+    pub fn listener(&self, stats: Arc<ListenStats>, name: &'static str) {
         self.listeners.lock().push((name, stats));
     }
 
@@ -605,7 +605,7 @@ mod tests {
         metrics.upstream(&server).failed();
         let stats = Arc::new(ListenStats::default());
         stats.accepted.store(7, Relaxed);
-        metrics.listener("gate", stats);
+        metrics.listener(stats, "gate");
         metrics.source(|page| page.gauge("castra_log_entries", "Entries.", &[], 12.0));
 
         let page = metrics.render();
@@ -638,8 +638,8 @@ mod tests {
         let metrics = Metrics::new("0\"\\\n");
         metrics.upstream(&ServerName::new("files").unwrap());
         metrics.upstream(&ServerName::new("tickets").unwrap());
-        metrics.listener("gate", Arc::default());
-        metrics.listener("console", Arc::default());
+        metrics.listener(Arc::default(), "gate");
+        metrics.listener(Arc::default(), "console");
         let page = metrics.render();
         assert!(page.contains(r#"{version="0\"\\\n"}"#));
         let mut seen = std::collections::BTreeSet::new();

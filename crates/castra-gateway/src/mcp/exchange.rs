@@ -334,7 +334,7 @@ impl Exchange {
             self.finish_refused(&refusal).await;
             return Ok(());
         };
-        let questions: Vec<_> = parked.questions.iter().filter_map(|q| parse_request(q)).collect();
+        let questions: Vec<_> = parked.questions.iter().filter_map(parse_request).collect();
         for reply in bridge::legacy_replies(&questions, responses) {
             parked.channel.respond(reply.into()).await?;
         }

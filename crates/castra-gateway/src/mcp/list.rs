@@ -184,7 +184,10 @@ async fn federated(caller: &Arc<Caller>, request: &Request<'_>, kind: ListKind) 
     Ok(join(caller, kind, &pages, &next, &unavailable))
 }
 
-fn wanted(caller: &Caller, request: &Request<'_>) -> Result<Vec<(Arc<Server>, Option<String>)>, Refusal> {
+/// A server, and where its list goes on.
+type Wanted = (Arc<Server>, Option<String>);
+
+fn wanted(caller: &Caller, request: &Request<'_>) -> Result<Vec<Wanted>, Refusal> {
     let Some(cursor) = &request.cursor else {
         return Ok(caller.gate.all_servers().into_iter().map(|s| (s, None)).collect());
     };

@@ -43,6 +43,18 @@ pub(crate) enum Step {
     /// Holds the connection until the client closes it, and counts that.
     Hold,
     Close,
+    /// Sends what this gives, as soon as it gives something.
+    Later(Later),
+}
+
+/// Something that is not known yet.
+#[derive(Clone)]
+pub(crate) struct Later(pub(crate) Arc<dyn Fn() -> Option<Vec<u8>> + Send + Sync>);
+
+impl std::fmt::Debug for Later {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Later")
+    }
 }
 
 type Script = Arc<dyn Fn(&Seen) -> Vec<Step> + Send + Sync>;
@@ -103,6 +115,17 @@ impl Server {
                     }
                     Step::Pause(ms) => tokio::time::sleep(Duration::from_millis(ms)).await,
                     Step::Close => return,
+                    Step::Later(Later(known)) => {
+                        let bytes = loop {
+                            match known() {
+                                Some(bytes) => break bytes,
+                                None => tokio::time::sleep(Duration::from_millis(2)).await,
+                            }
+                        };
+                        if socket.write_all(&bytes).await.is_err() {
+                            return;
+                        }
+                    }
                     Step::Hold => {
                         let _ = socket.read(&mut [0; 64]).await;
                         self.left.fetch_add(1, Ordering::SeqCst);

@@ -99,7 +99,7 @@ pub struct LogStatus {
     pub waiting_bytes: usize,
     /// Groups of records that were written, each with one sync, since the log was opened.
     pub groups: u64,
-    /// Why no records are taken any more, if something failed.
+    /// Why no records are taken any more: something failed, or the log is closed.
     pub failed: Option<Arc<str>>,
 }
 

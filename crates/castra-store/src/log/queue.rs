@@ -207,7 +207,7 @@ impl Queue {
             waiting: state.next - durable,
             waiting_bytes: state.waiting_bytes,
             groups: state.groups,
-            failed: state.failed.clone(),
+            failed: state.failed.clone().or_else(|| state.closing.then(|| "it is closed".into())),
         }
     }
 
