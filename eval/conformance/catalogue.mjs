@@ -176,6 +176,38 @@ export const TOOLS = {
   }),
 };
 
+// Tools that may become tasks (tasks.mjs).
+Object.assign(TOOLS, {
+  greet: tool('Greets at once', (call, { name }) => text(`Hello, ${name}!`), object({ name: { type: 'string', description: 'Whom' } }, ['name'])),
+  slow_compute: { task: 'optional', ...tool('Takes its time', async (call, { seconds = 0 }) => {
+    await pause(seconds * 1000);
+    return text(`Computed for ${seconds} s.`);
+  }, object({ seconds: { type: 'number', description: 'How long' } })) },
+  failing_job: { task: 'required', ...tool('Fails after a second', async () => {
+    await pause(1000);
+    return { isError: true, ...text('The job failed.') };
+  }) },
+  protocol_error_job: { task: 'optional', ...tool('Breaks', async () => {
+    await pause(100);
+    throw { code: -32603, message: 'the job broke' };
+  }) },
+  confirm_delete: { task: 'optional', ...tool('Asks before it deletes', async (call, { filename = 'it' }) => {
+    const { sure } = await call.input({ sure: elicit(`Delete ${filename}?`, { confirm: { type: 'boolean' } }) });
+    return text(`${filename}: ${answer(sure)}`);
+  }, object({ filename: { type: 'string', description: 'What' } })) },
+  multi_input: { task: 'optional', ...tool('Asks two things at once', async (call) => {
+    const { first, second } = await call.input({
+      first: elicit('What is your name?', { name: { type: 'string' } }), second: elicit('What is your age?', { age: { type: 'number' } }),
+    });
+    return text(`${answer(first)}; ${answer(second)}`);
+  }) },
+  test_tool_with_task: {
+    task: 'required',
+    ...tool('Asks first, then becomes a task', (call, args, { user_name: who }) => text(`Task for ${who.content?.name}`)),
+    before: (call) => call.input({ user_name: elicit('What is your name?', { name: { type: 'string' } }) }, seal('before the task')),
+  },
+});
+
 const contents = (uri, mimeType, rest) => ({ contents: [{ uri, mimeType, ...rest }] });
 
 export const RESOURCES = {

@@ -6,6 +6,7 @@
 import http from 'node:http';
 import { randomUUID } from 'node:crypto';
 import { TOOLS, RESOURCES, TEMPLATE, PROMPTS, read, complete } from './catalogue.mjs';
+import * as tasks from './tasks.mjs';
 
 const MODERN = '2026-07-28';
 const LEGACY = ['2025-11-25', '2025-06-18', '2025-03-26'];
@@ -75,7 +76,7 @@ async function serve(method, params, call) {
       return { tools: Object.entries(TOOLS).map(([name, { description, inputSchema }]) => ({ name, description, inputSchema })) };
     case 'tools/call': {
       const tool = Object.hasOwn(TOOLS, params.name) ? TOOLS[params.name] : fail(-32602, `there is no tool ${JSON.stringify(params.name)}`);
-      return tool.run(call, params.arguments ?? {});
+      return (tool.task ? tasks.dispatch(call, tool, params.arguments ?? {}) : tool.run(call, params.arguments ?? {}));
     }
     case 'resources/list':
       return { resources: Object.entries(RESOURCES).map(([uri, { name, description, mimeType }]) => ({ uri, name, description, mimeType })) };
@@ -94,7 +95,7 @@ async function serve(method, params, call) {
     case 'completion/complete':
       return complete(params.argument);
     default:
-      return fail(-32601, `there is no method ${method}`);
+      return tasks.serve(method, params, call) ?? fail(-32601, `there is no method ${method}`);
   }
 }
 
@@ -113,9 +114,15 @@ function checkModern(headers, message) {
   header('mcp-protocol-version', version);
   if (version !== MODERN) fail(-32022, 'this revision is not spoken here', { supported: [MODERN], requested: version });
   header('mcp-method', message.method);
-  const name = { 'tools/call': message.params.name, 'prompts/get': message.params.name, 'resources/read': message.params.uri }[message.method];
+  const name = named(message);
   if (name !== undefined && decoded(headers['mcp-name']) !== name) fail(-32020, `the header mcp-name says ${JSON.stringify(headers['mcp-name'])}, the body ${JSON.stringify(name)}`);
   if (message.method === 'tools/call') checkParameters(headers, message.params);
+}
+
+// What the header Mcp-Name repeats.
+function named({ method, params }) {
+  if (/^tasks\/(get|update|cancel)$/.test(method)) return params.taskId;
+  return { 'tools/call': params.name, 'prompts/get': params.name, 'resources/read': params.uri }[method];
 }
 
 function checkParameters(headers, { name, arguments: args = {} }) {
@@ -143,7 +150,7 @@ function modernCall(message, reply) {
   const isAnswer = (a) => typeof a === 'object' && a !== null;
   let asked = 0;
   return {
-    modern: true, declares, publish, state: requestState, progressToken: meta.progressToken, hangUp() {},
+    modern: true, declares, publish, tasks: capabilities.extensions?.[tasks.TASKS] !== undefined, state: requestState, progressToken: meta.progressToken, hangUp() {},
     notify: (method, params) => reply.stream(note(method, params)),
     log: (data) => { if (meta[`${META}logLevel`]) reply.stream(note('notifications/message', { level: 'info', logger: 'fixture', data })); },
     progress: (progress, total) => { if (meta.progressToken !== undefined) reply.stream(note('notifications/progress', { progressToken: meta.progressToken, progress, total })); },
@@ -164,7 +171,7 @@ async function modern(req, res, message) {
   if (message.method === 'subscriptions/listen') return listen(res, message, reply);
   try {
     const result = message.method === 'server/discover'
-      ? { supportedVersions: [MODERN], capabilities: CAPABILITIES, instructions: 'A server for the conformance suite.' }
+      ? { supportedVersions: [MODERN], capabilities: { ...CAPABILITIES, extensions: { [tasks.TASKS]: {} } }, instructions: 'A server for the conformance suite.' }
       : await serve(message.method, message.params, modernCall(message, reply));
     finish({ resultType: 'complete', ...result, ...(CACHEABLE.includes(message.method) ? { ttlMs: 0, cacheScope: 'private' } : {}) });
   } catch (e) {
