@@ -15,7 +15,8 @@ use castra_identity::{
 use castra_protocol::{
     json,
     mcp::{
-        self, ListKind, Message, ParseLimits, Splice,
+        self, Id, ListKind, Message, ParseLimits, Revision, Splice,
+        bridge::{self, ClientFacts, LegacyAnswer, LegacyStep, ModernStep, ServerFacts},
         headers::{self, ParamHeaders},
         lists::{self, FederatedCursor},
     },
@@ -64,6 +65,61 @@ pub fn message(data: &[u8]) {
         "no message after a change: {:?}",
         String::from_utf8_lossy(&changed)
     );
+}
+
+/// Whatever message comes from either side, the other side gets a message. What a server says of itself
+/// is read without a panic.
+pub fn bridge(data: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(data) {
+        let _ = (ServerFacts::from_initialize_result(text), ServerFacts::from_discover_result(text));
+    }
+    let Ok(message) = mcp::parse(data, &ParseLimits { depth_max: DEPTH_MAX }) else { return };
+    let room = ParseLimits { depth_max: DEPTH_MAX + 8 };
+    for body in bridged(&message) {
+        assert!(mcp::parse(&body, &room).is_ok(), "not a message: {:?}", String::from_utf8_lossy(&body));
+    }
+}
+
+fn bridged(message: &Message<'_>) -> Vec<Vec<u8>> {
+    let client = ClientFacts {
+        revision: Revision::LATEST_LEGACY,
+        info: None,
+        capabilities: r#"{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{}}"#.to_owned(),
+        log_level: None,
+    };
+    let capabilities = r#"{"tools":{"listChanged":true},"resources":{"subscribe":true}}"#.to_owned();
+    let server = ServerFacts { info: Some("{}".to_owned()), capabilities, instructions: None, versions: vec![] };
+    let mut out = Vec::new();
+    if let LegacyStep::Forward(body) | LegacyStep::AnswerHere(body) = bridge::legacy_to_modern(message, &client) {
+        out.push(body);
+    }
+    match message {
+        Message::Request(request) => {
+            if let ModernStep::Forward(body) = bridge::modern_to_legacy(request, &server, client.revision) {
+                out.push(body);
+            }
+            let parked = std::slice::from_ref(request);
+            out.extend(Id::from_raw("1").map(|id| bridge::input_required(parked, "state", id, &server)));
+            out.extend(bridge::legacy_replies(parked, &[]));
+        }
+        Message::Response(response) => {
+            for method in ["tools/list", "resources/read"] {
+                out.push(bridge::legacy_answer_to_modern(response, method, &server, &client));
+                match bridge::modern_answer_to_legacy(response, method, &client) {
+                    Ok(LegacyAnswer::Final(body)) => out.push(body),
+                    Ok(LegacyAnswer::NeedsInput(needed)) => {
+                        out.extend(needed.requests.iter().map(|r| r.to_legacy("1", client.revision)));
+                    }
+                    Err(_) => {}
+                }
+            }
+        }
+        Message::Notification(notification) => {
+            out.extend(bridge::modern_notification_to_legacy(notification).map(Into::into));
+            out.extend(bridge::legacy_notification_to_modern(notification, None).map(Into::into));
+        }
+    }
+    out
 }
 
 /// The headers that are built for a message are the headers that it is checked against.

@@ -417,25 +417,48 @@ impl<'a> Scanner<'a> {
 struct Names<'a> {
     few: [&'a str; 12],
     count: usize,
+    /// One bit per name seen; where a name's bit is not set, it is new.
+    seen: u64,
     more: BTreeSet<Cow<'a, str>>,
 }
 
 impl<'a> Names<'a> {
     /// False if the name was there before.
+    #[inline]
     fn insert(&mut self, name: &Str<'a>) -> bool {
-        let text = name.decode();
-        if self.few.iter().take(self.count).any(|known| *known == text) {
-            return false;
+        if name.escaped {
+            return self.insert_slowly(name.decode());
         }
-        match (&text, self.few.get_mut(self.count)) {
-            (Cow::Borrowed(plain), Some(slot)) => {
-                *slot = plain;
+        let bit = mark(name.raw);
+        let fresh = self.seen & bit == 0;
+        self.seen |= bit;
+        match self.few.get_mut(self.count) {
+            Some(slot) if fresh => {
+                *slot = name.raw;
                 self.count += 1;
-                self.more.is_empty() || !self.more.contains(&text)
+                true
             }
-            _ => self.more.insert(text),
+            _ => self.insert_slowly(Cow::Borrowed(name.raw)),
         }
     }
+
+    fn insert_slowly(&mut self, name: Cow<'a, str>) -> bool {
+        if self.few.iter().take(self.count).any(|known| **known == *name) {
+            return false;
+        }
+        self.seen |= mark(&name);
+        self.more.insert(name)
+    }
+}
+
+/// One of 64 bits, from what is at hand: the length and the outer bytes.
+fn mark(name: &str) -> u64 {
+    let (first, last) = match name.as_bytes() {
+        [] => (0, 0),
+        [only] => (*only, *only),
+        [first, .., last] => (*first, *last),
+    };
+    1 << ((name.len() as u64 * 7 + u64::from(first) * 5 + u64::from(last)) % 64)
 }
 
 /// The bytes of the value at a path of names, in a text that holds one valid object.
@@ -456,6 +479,16 @@ pub fn get<'a>(object: &'a str, path: &[&str]) -> Option<&'a str> {
         text = found?.of(text);
     }
     Some(text)
+}
+
+/// Unescapes a string value that was scanned before, given with its quotes.
+pub(crate) fn decode_scanned(value: &str) -> Cow<'_, str> {
+    let raw = value.get(1..value.len().saturating_sub(1)).unwrap_or_default();
+    if memchr::memchr(b'\\', raw.as_bytes()).is_some() {
+        Cow::Owned(unescape(raw))
+    } else {
+        Cow::Borrowed(raw)
+    }
 }
 
 /// Unescapes a string value given with its quotes. None if it is not a string.

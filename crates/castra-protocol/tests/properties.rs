@@ -3,19 +3,71 @@
 
 use castra_protocol::{
     json,
-    mcp::{Id, ListKind, Message, ParseLimits, Splice, lists, parse},
+    mcp::{
+        Id, ListKind, Message, ParseLimits, Revision, Splice,
+        bridge::{self, ClientFacts, LegacyAnswer, LegacyStep, ModernStep, ServerFacts},
+        lists, parse,
+    },
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+/// The texts of all cases.
 fn message_text() -> impl Strategy<Value = String> {
+    let files = [include_str!("../cases/mcp/parse.json"), include_str!("../cases/mcp/bridge.json")];
+    let cases = files.map(|file| serde_json::from_str::<Vec<Value>>(file).expect("cases")).concat();
     prop::sample::select(
-        serde_json::from_str::<Vec<Value>>(include_str!("../cases/mcp/parse.json"))
-            .expect("cases")
-            .iter()
-            .map(|case| case["text"].as_str().expect("text").to_string())
-            .collect::<Vec<_>>(),
+        cases.iter().map(|case| case["text"].as_str().expect("text").into()).collect::<Vec<String>>(),
     )
+}
+
+/// Both sides of a bridge at their most talkative.
+fn sides() -> (ClientFacts, ServerFacts) {
+    let client = ClientFacts {
+        revision: Revision::V2025_11_25,
+        info: None,
+        capabilities: r#"{"elicitation":{"form":{},"url":{}},"sampling":{},"roots":{}}"#.into(),
+        log_level: None,
+    };
+    let capabilities = r#"{"tools":{"listChanged":true},"resources":{"subscribe":true}}"#.into();
+    (client, ServerFacts { info: Some("{}".into()), capabilities, instructions: None, versions: Vec::new() })
+}
+
+/// What a bridge makes of a message in either direction and for any method.
+fn bridged(message: &Message<'_>, method: &str) -> Vec<Vec<u8>> {
+    let (client, server) = sides();
+    let id = Id::from_raw("1").expect("an id");
+    let mut out = Vec::new();
+    match bridge::legacy_to_modern(message, &client) {
+        LegacyStep::Forward(body) | LegacyStep::AnswerHere(body) => out.push(body),
+        _ => {}
+    }
+    match message {
+        Message::Request(request) => {
+            if let ModernStep::Forward(body) = bridge::modern_to_legacy(request, &server, client.revision) {
+                out.push(body);
+            }
+            out.push(bridge::input_required(std::slice::from_ref(request), "s", id, &server));
+            out.extend(bridge::legacy_replies(std::slice::from_ref(request), &[]));
+        }
+        Message::Response(response) => {
+            out.push(bridge::legacy_answer_to_modern(response, method, &server, &client));
+            match bridge::modern_answer_to_legacy(response, method, &client) {
+                Ok(LegacyAnswer::Final(body)) => out.push(body),
+                Ok(LegacyAnswer::NeedsInput(n)) => {
+                    out.extend(n.requests.iter().map(|r| r.to_legacy("1", client.revision)))
+                }
+                Err(_) => {}
+            }
+        }
+        Message::Notification(notification) => {
+            out.extend(bridge::modern_notification_to_legacy(notification).map(Into::into));
+            out.extend(bridge::legacy_notification_to_modern(notification, None).map(Into::into));
+            let filter = bridge::SubscriptionFilter { tools: true, ..Default::default() };
+            out.extend(bridge::listen_notification(notification, &filter, id));
+        }
+    }
+    out
 }
 
 /// A request with members in any order, some of them unknown.
@@ -40,6 +92,24 @@ proptest! {
         if let Err(error) = parse(&bytes, &ParseLimits::default()) {
             prop_assert!(!error.to_string().is_empty());
             prop_assert!(error.id.is_none_or(|id| Id::from_raw(&id).is_some()));
+        }
+    }
+
+    #[test]
+    fn what_a_bridge_makes_of_a_message_is_a_message(
+        text in message_text(), at in any::<prop::sample::Index>(), byte in any::<u8>(), broken in any::<bool>(),
+        method in prop::sample::select(vec!["tools/call", "tools/list", "resources/read", "x"]),
+    ) {
+        let mut bytes = text.into_bytes();
+        let at = at.index(bytes.len());
+        if broken {
+            bytes[at] = byte;
+        }
+        if let Ok(message) = parse(&bytes, &ParseLimits::default()) {
+            for body in bridged(&message, method) {
+                let read = parse(&body, &ParseLimits::default()).map(drop);
+                prop_assert!(read.is_ok(), "{read:?}: {}", String::from_utf8_lossy(&body));
+            }
         }
     }
 

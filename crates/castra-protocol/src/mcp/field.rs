@@ -15,7 +15,7 @@ pub(super) struct Field<'a> {
 
 impl<'a> Field<'a> {
     pub(super) fn string(self) -> Result<Option<Cow<'a, str>>, ParseFault> {
-        Ok(self.of_kind(Kind::String, "a string")?.and_then(|span| json::decode(span.of(self.text))))
+        Ok(self.of_kind(Kind::String, "a string")?.map(|span| json::decode_scanned(span.of(self.text))))
     }
 
     pub(super) fn object(self) -> Result<Option<Span>, ParseFault> {

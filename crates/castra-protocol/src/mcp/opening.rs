@@ -103,3 +103,48 @@ fn modern(text: &str) -> Option<Revision> {
 fn shown(text: &str) -> String {
     text.chars().take(40).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mcp::{Message, ParseLimits, parse};
+
+    #[test]
+    fn a_request_says_its_revision_in_one_way() {
+        const CAPABILITIES: &str = r#""io.modelcontextprotocol/clientCapabilities":{}"#;
+        let version = |v| format!(r#""io.modelcontextprotocol/protocolVersion":"{v}""#);
+        let modern = |v| format!("{{{},{CAPABILITIES}}}", version(v));
+        let bare = format!("{{{}}}", version("2026-07-28"));
+        for (method, meta, header, expected) in [
+            (
+                "tools/list",
+                modern("2026-07-28"),
+                Some("2026-07-28"),
+                Ok(Opening::Modern(Revision::V2026_07_28)),
+            ),
+            ("initialize", "{}".into(), None, Ok(Opening::Initialize)),
+            ("initialize", "{}".into(), Some("2025-11-25"), Ok(Opening::Initialize)),
+            ("tools/list", "{}".into(), Some("2025-06-18"), Ok(Opening::Legacy(Some(Revision::V2025_06_18)))),
+            ("tools/list", "{}".into(), None, Ok(Opening::Legacy(None))),
+            ("tools/list", modern("2026-07-28"), None, Err((-32020, "header-mismatch"))),
+            ("tools/list", modern("2026-07-28"), Some("2025-11-25"), Err((-32020, "header-mismatch"))),
+            ("tools/list", modern("1900-01-01"), Some("1900-01-01"), Err((-32022, "unsupported-version"))),
+            ("tools/list", modern("2025-11-25"), Some("2025-11-25"), Err((-32022, "unsupported-version"))),
+            ("tools/list", "{}".into(), Some("1900-01-01"), Err((-32022, "unsupported-version"))),
+            ("tools/list", "{}".into(), Some("2026-07-28"), Err((-32602, "malformed"))),
+            ("tools/list", bare, Some("2026-07-28"), Err((-32602, "malformed"))),
+        ] {
+            let text =
+                format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{{"_meta":{meta}}}}}"#);
+            let Ok(Message::Request(request)) = parse(text.as_bytes(), &ParseLimits::default()) else {
+                panic!("{text}")
+            };
+            let opened = opening(&request, header.map(str::as_bytes));
+            assert_eq!(
+                opened.map_err(|f| (f.code(), f.refusal().code.as_str())),
+                expected,
+                "{text} {header:?}"
+            );
+        }
+    }
+}

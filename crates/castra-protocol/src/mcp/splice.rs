@@ -42,6 +42,8 @@ pub(super) struct Edit {
 pub(super) struct Changes {
     set: Vec<(String, String)>,
     remove: Vec<String>,
+    /// Members of which it is known that they are not there yet.
+    add: Vec<(String, String)>,
 }
 
 impl<'a> Splice<'a> {
@@ -96,7 +98,7 @@ impl<'a> Splice<'a> {
     pub fn id(mut self, raw: &str) -> Self {
         match self.places.id {
             Some(span) => self.replace(span, raw.to_string()),
-            None => self.in_root.set("id", raw),
+            None => self.in_root.add("id", raw.into()),
         }
         self
     }
@@ -181,20 +183,18 @@ impl<'a> Splice<'a> {
 
     fn collect(&mut self) -> Result<(), JsonError> {
         let (name, body) = self.body;
-        match (self.meta, body) {
-            (Some(meta), _) => self.in_meta.edit(self.text, meta, &mut self.edits)?,
-            (None, Some(_)) if !self.in_meta.set.is_empty() => {
-                self.in_body.set("_meta", &self.in_meta.object())
+        let can_begin = name == "params";
+        match self.meta {
+            Some(meta) => self.in_meta.edit(self.text, meta, &mut self.edits)?,
+            None if !self.in_meta.set.is_empty() && (body.is_some() || can_begin) => {
+                self.in_body.add("_meta", self.in_meta.object());
             }
-            (None, None) if !self.in_meta.set.is_empty() && name == "params" => {
-                self.in_body.set("_meta", &self.in_meta.object());
-            }
-            _ => {}
+            None => {}
         }
         match body {
             Some(body) => self.in_body.edit(self.text, body, &mut self.edits)?,
-            None if !self.in_body.set.is_empty() && name == "params" => {
-                self.in_root.set(name, &self.in_body.object());
+            None if can_begin && !(self.in_body.set.is_empty() && self.in_body.add.is_empty()) => {
+                self.in_root.add(name, self.in_body.object());
             }
             None => {}
         }
@@ -216,35 +216,43 @@ impl Changes {
         self.remove.push(key.to_string());
     }
 
+    fn add(&mut self, key: &str, raw: String) {
+        self.add.retain(|(k, _)| k != key);
+        self.add.push((key.to_string(), raw));
+    }
+
     fn object(&self) -> String {
-        format!("{{{}}}", self.set.iter().map(member).collect::<Vec<_>>().join(","))
+        let members: Vec<_> = self.set.iter().chain(&self.add).map(member).collect();
+        format!("{{{}}}", members.join(","))
     }
 
     /// The edits that make these changes to the object at `object`.
     pub(super) fn edit(&self, text: &str, object: Span, edits: &mut Vec<Edit>) -> Result<(), JsonError> {
-        if self.set.is_empty() && self.remove.is_empty() {
-            return Ok(());
-        }
-        let mut members = Vec::new();
+        let scanned = !(self.set.is_empty() && self.remove.is_empty());
         let mut new: Vec<_> = self.set.iter().collect();
-        Scanner::at(text, object).members(|s, key| {
-            let value = s.skip()?.span;
-            let name = key.decode();
-            if let Some(at) = new.iter().position(|(k, _)| *k == name) {
-                let (_, raw) = new.swap_remove(at);
-                if value.of(text) != raw {
-                    edits.push(Edit { range: value.start..value.end, text: raw.clone() });
+        let mut members = Vec::new();
+        if scanned {
+            Scanner::at(text, object).members(|s, key| {
+                let value = s.skip()?.span;
+                let name = key.decode();
+                if let Some(at) = new.iter().position(|(k, _)| *k == name) {
+                    let (_, raw) = new.remove(at);
+                    if value.of(text) != raw {
+                        edits.push(Edit { range: value.start..value.end, text: raw.clone() });
+                    }
                 }
-            }
-            let kept = !self.remove.iter().any(|k| *k == name);
-            members.push((Span { start: key.span().start, end: value.end }, kept));
-            Ok::<_, JsonError>(())
-        })?;
-        cut(&members, edits);
+                let kept = !self.remove.iter().any(|k| *k == name);
+                members.push((Span { start: key.span().start, end: value.end }, kept));
+                Ok::<_, JsonError>(())
+            })?;
+            cut(&members, edits);
+        }
+        new.extend(&self.add);
         if !new.is_empty() {
-            new.sort_by_key(|(k, _)| self.set.iter().position(|(other, _)| other == k));
             let mut insert = new.iter().map(|m| member(m)).collect::<Vec<_>>().join(",");
-            if members.iter().any(|(_, kept)| *kept) {
+            let inside = text.get(object.start + 1..object.end).unwrap_or_default();
+            let others = if scanned { members.iter().any(|(_, kept)| *kept) } else { !is_closed(inside) };
+            if others {
                 insert.push(',');
             }
             let at = object.start + 1;
@@ -252,6 +260,11 @@ impl Changes {
         }
         Ok(())
     }
+}
+
+/// Whether nothing but the end of the object follows.
+fn is_closed(inside: &str) -> bool {
+    inside.trim_start_matches([' ', '\t', '\n', '\r']).starts_with('}')
 }
 
 fn member((key, raw): &(String, String)) -> String {
