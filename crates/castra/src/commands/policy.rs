@@ -1,0 +1,296 @@
+//! `castra policy`: check, test, explain and suggest policies.
+
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
+
+use castra_core::{
+    ActionId, AgentIdentity, AgentName, AuthMethod, Decision, Effect, GroupName, Operation, Protocol,
+    ResourceRef, RunId, ServerName, Timestamp,
+};
+use castra_ledger::Record;
+use castra_policy::{
+    Catalogue, DecisionRequest, Engine, Observation, PolicyProblems, Problem, run_tests, suggest,
+};
+use castra_store::{State, files};
+use serde_json::{Value, json};
+
+use super::log::reader;
+use crate::{
+    cli::{ExplainArgs, FilterArgs, PolicyCommand},
+    context::Context,
+    out::{Exit, Failure, Outcome, remark},
+    policies,
+    records::{self, Filter, Payload},
+};
+
+/// Bytes of a file of policy tests.
+const TESTS_BYTES_MAX: u64 = 16 << 20;
+
+pub(super) fn run(cx: Context, command: PolicyCommand) -> Outcome {
+    match command {
+        PolicyCommand::Check => check(cx),
+        PolicyCommand::Test { file } => test(cx, file),
+        PolicyCommand::Explain(args) => explain(cx, &args),
+        PolicyCommand::Suggest { filter, output } => suggest_from_log(cx, &filter, output),
+        PolicyCommand::Schema => {
+            let mut cx = cx;
+            let schema = castra_policy::schema_text(&catalogue(&cx)?);
+            cx.out.value(&json!({ "schema": schema }));
+            if !cx.out.is_json() {
+                cx.out.document(&schema);
+            }
+            Ok(Exit::Done)
+        }
+    }
+}
+
+/// The state, if there is one yet: policies can be checked before the first start.
+fn state(cx: &Context) -> Result<Option<State>, Failure> {
+    if cx.state_dir().exists() { Ok(Some(cx.open()?.state)) } else { Ok(None) }
+}
+
+fn catalogue(cx: &Context) -> Result<Catalogue, Failure> {
+    policies::catalogue(cx.config(), state(cx)?.as_ref(), cx.now)
+}
+
+fn check(mut cx: Context) -> Outcome {
+    let catalogue = catalogue(&cx)?;
+    let (errors, warnings, count) = match policies::load(cx.config(), &catalogue)? {
+        Ok(engine) => (Vec::new(), engine.warnings().to_vec(), engine.policy_count()),
+        Err(PolicyProblems { errors, warnings }) => (errors, warnings, 0),
+    };
+    cx.out.value(
+        &json!({ "good": errors.is_empty(), "policies": count, "errors": errors, "warnings": warnings }),
+    );
+    for (word, problems) in [("error", &errors), ("warning", &warnings)] {
+        for problem in problems {
+            cx.out.line(format_args!("{word}: {problem}"));
+        }
+    }
+    if errors.is_empty() {
+        cx.out.line(format_args!(
+            "{count} policies are good; they know {} servers with {} tools.",
+            catalogue.servers.len(),
+            catalogue.servers.iter().map(|s| s.tools.len()).sum::<usize>()
+        ));
+    }
+    Ok(if errors.is_empty() && warnings.is_empty() { Exit::Done } else { Exit::Found })
+}
+
+fn engine(cx: &Context, catalogue: &Catalogue) -> Result<Engine, Failure> {
+    policies::load(cx.config(), catalogue)?.map_err(|problems| {
+        let list: Vec<String> = problems.errors.iter().map(Problem::to_string).collect();
+        Failure::new(format!("the policies are not good:\n{}", list.join("\n")))
+            .advise("`castra policy check` shows all that is wrong.")
+    })
+}
+
+fn test(mut cx: Context, given: Vec<PathBuf>) -> Outcome {
+    let engine = engine(&cx, &catalogue(&cx)?)?;
+    let mut reports = Vec::new();
+    let (mut passed, mut failed) = (0, 0);
+    for file in given {
+        let text = files::read_text(&file, TESTS_BYTES_MAX)?;
+        let report =
+            run_tests(&engine, &text).map_err(|e| Failure::new(format!("{}: {e}", file.display())))?;
+        passed += report.passed;
+        failed += report.failures.len();
+        cx.out.line(format_args!("{}\n{report}", file.display()));
+        reports.push(json!({ "id": file, "passed": report.passed, "failures": report.failures }));
+    }
+    cx.out.value(&reports);
+    cx.out.line(format_args!("{passed} passed, {failed} failed."));
+    Ok(if failed == 0 { Exit::Done } else { Exit::Found })
+}
+
+/// A request, whole, as it is explained.
+struct Question {
+    agent: AgentIdentity,
+    operation: Operation,
+    resource: ResourceRef,
+    facts: (Effect, bool),
+    time: Timestamp,
+    source: IpAddr,
+    revision: String,
+    run: Option<RunId>,
+    arguments: Option<Vec<u8>>,
+}
+
+impl Question {
+    fn request(&self) -> DecisionRequest<'_> {
+        DecisionRequest {
+            agent: &self.agent,
+            operation: self.operation,
+            resource: &self.resource,
+            effect: self.facts.0,
+            external: self.facts.1,
+            time: self.time,
+            source: self.source,
+            protocol: Protocol::Mcp,
+            revision: &self.revision,
+            modern: is_modern(&self.revision),
+            run: self.run.as_ref(),
+            arguments: self.arguments.as_deref(),
+        }
+    }
+}
+
+fn is_modern(revision: &str) -> bool {
+    use castra_protocol::mcp::{Era, Revision};
+    Revision::parse(revision).is_none_or(|revision| revision.era() == Era::Modern)
+}
+
+fn explain(mut cx: Context, args: &ExplainArgs) -> Outcome {
+    let catalogue = catalogue(&cx)?;
+    let question = match (args.action, &args.agent, &args.tool) {
+        (Some(action), _, _) => recorded(&mut cx, &catalogue, action)?,
+        (None, Some(agent), Some(tool)) => described(&cx, &catalogue, agent, tool, args)?,
+        _ => return Err(Failure::usage("say which: an action's id, or --agent and --tool")),
+    };
+    let explanation = engine(&cx, &catalogue)?.explain(&question.request());
+    cx.out.value(&explanation);
+    cx.out.line(&explanation);
+    Ok(if explanation.decision == Decision::Allow { Exit::Done } else { Exit::Found })
+}
+
+fn described(
+    cx: &Context,
+    catalogue: &Catalogue,
+    agent: &AgentName,
+    tool: &str,
+    args: &ExplainArgs,
+) -> Result<Question, Failure> {
+    let (server, name) =
+        tool.split_once('/').ok_or_else(|| Failure::usage("--tool: expected server/tool"))?;
+    let server = ServerName::new(server).map_err(|e| Failure::usage(format!("--tool: {e}")))?;
+    if let Some(args) = &args.args {
+        let object =
+            serde_json::from_str::<Value>(args).map_err(|e| Failure::usage(format!("--args: {e}")))?;
+        if !object.is_object() {
+            return Err(Failure::usage("--args: expected a JSON object, such as '{\"path\": \"/srv\"}'"));
+        }
+    }
+    Ok(Question {
+        agent: identity(agent, groups(catalogue, agent), AuthMethod::Token, "explain"),
+        operation: Operation::Call,
+        facts: policies::facts(catalogue, &server, name),
+        resource: ResourceRef::Tool { server, name: name.into() },
+        time: args.time.unwrap_or(cx.now),
+        source: args.source,
+        revision: castra_protocol::mcp::Revision::LATEST.as_str().into(),
+        run: None,
+        arguments: args.args.as_ref().map(|text| text.clone().into_bytes()),
+    })
+}
+
+fn identity(name: &AgentName, groups: Vec<GroupName>, method: AuthMethod, credential: &str) -> AgentIdentity {
+    AgentIdentity {
+        name: name.clone(),
+        groups,
+        method,
+        credential: credential.into(),
+        expires: None,
+        scopes: Vec::new(),
+    }
+}
+
+fn groups(catalogue: &Catalogue, agent: &AgentName) -> Vec<GroupName> {
+    let known = catalogue.agents.iter().find(|(name, _)| name == agent);
+    known.map(|(_, groups)| groups.clone()).unwrap_or_default()
+}
+
+/// The request of a recorded action, decided again under the policies of today.
+fn recorded(cx: &mut Context, catalogue: &Catalogue, action: ActionId) -> Result<Question, Failure> {
+    let reader = reader(cx)?;
+    let found = records::of_action(&reader, action)?;
+    let opened = cx.open()?;
+    let said = match records::payload(&reader, &opened.state, &found.intent)? {
+        Payload::Open(bytes) => serde_json::from_slice(&bytes).unwrap_or_default(),
+        Payload::Closed(why) => {
+            remark(format_args!(
+                "The request itself is not here ({why}); it is explained without its arguments."
+            ));
+            Value::Null
+        }
+    };
+    let Record::Intent(intent) = found.intent.record()? else {
+        return Err(Failure::new("this is no intent"));
+    };
+    cx.out.line(format_args!(
+        "Recorded at {}: {} under policy set {}. {}\nUnder the policies of today:",
+        intent.time,
+        intent.decision.as_str(),
+        intent.policy_set.get(..12).unwrap_or(&intent.policy_set),
+        intent.reason
+    ));
+    let resource = policies::parse_resource(&intent.resource).ok_or_else(|| {
+        Failure::new(format!("the record's resource {:?} was too long to keep whole", intent.resource))
+    })?;
+    let external = said.get("external").and_then(Value::as_bool);
+    let source = said.get("source").and_then(Value::as_str).and_then(|s| s.parse().ok());
+    let arguments = said.pointer("/request/params/arguments").map(|a| a.to_string().into_bytes());
+    Ok(Question {
+        agent: identity(&intent.agent, groups(catalogue, &intent.agent), intent.auth, &intent.credential),
+        operation: intent.operation,
+        facts: (intent.effect, external.unwrap_or(true)),
+        resource,
+        time: intent.time,
+        source: source.unwrap_or(IpAddr::from([127, 0, 0, 1])),
+        revision: intent.revision.into_owned(),
+        run: intent.run.as_deref().and_then(RunId::new),
+        arguments,
+    })
+}
+
+fn suggest_from_log(mut cx: Context, wanted: &FilterArgs, output: Option<PathBuf>) -> Outcome {
+    let catalogue = catalogue(&cx)?;
+    let reader = reader(&cx)?;
+    let mut filter = Filter::new(wanted);
+    let mut seen: BTreeMap<(AgentName, String, &'static str), Observation> = BTreeMap::new();
+    records::scan(&reader, 0, |entry| {
+        let record = entry.record()?;
+        if !filter.admits(entry.index, &record) {
+            return Ok(());
+        }
+        let Record::Intent(intent) = record else { return Ok(()) };
+        let Some(resource) = policies::parse_resource(&intent.resource) else { return Ok(()) };
+        let key = (intent.agent.clone(), intent.resource.into_owned(), intent.operation.as_str());
+        let observation = seen.entry(key).or_insert_with(|| Observation {
+            groups: groups(&catalogue, &intent.agent),
+            agent: intent.agent,
+            operation: intent.operation,
+            resource,
+            effect: intent.effect,
+            count: 0,
+            last: intent.time,
+            decision: intent.decision,
+        });
+        observation.count += 1;
+        if intent.time >= observation.last {
+            (observation.last, observation.effect, observation.decision) =
+                (intent.time, intent.effect, intent.decision);
+        }
+        Ok(())
+    })?;
+    if seen.is_empty() {
+        cx.out.line("Nothing was observed. Run the gate with [policy] mode = \"observe\" for a while.");
+        cx.out.value(&json!({ "policy": "", "observed": 0 }));
+        return Ok(Exit::Found);
+    }
+    let observed = seen.len();
+    let policy = suggest(seen.into_values());
+    cx.out.value(&json!({ "policy": policy, "observed": observed }));
+    match output {
+        Some(file) if file.exists() => {
+            return Err(
+                Failure::new(format!("{} is there already", file.display())).advise("Give another file.")
+            );
+        }
+        Some(file) => {
+            files::write_atomic(&file, policy.as_bytes(), 0o644)?;
+            cx.out.line(format_args!("Wrote {}. Read it before you rely on it.", file.display()));
+        }
+        None if !cx.out.is_json() => cx.out.document(&policy),
+        None => {}
+    }
+    Ok(Exit::Done)
+}
