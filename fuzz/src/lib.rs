@@ -88,9 +88,12 @@ fn bridged(message: &Message<'_>) -> Vec<Vec<u8>> {
         log_level: None,
     };
     let capabilities = r#"{"tools":{"listChanged":true},"resources":{"subscribe":true}}"#.to_owned();
-    let server = ServerFacts { info: Some("{}".to_owned()), capabilities, instructions: None, versions: vec![] };
+    let server =
+        ServerFacts { info: Some("{}".to_owned()), capabilities, instructions: None, versions: vec![] };
     let mut out = Vec::new();
-    if let LegacyStep::Forward(body) | LegacyStep::AnswerHere(body) = bridge::legacy_to_modern(message, &client) {
+    if let LegacyStep::Forward(body) | LegacyStep::AnswerHere(body) =
+        bridge::legacy_to_modern(message, &client)
+    {
         out.push(body);
     }
     match message {
