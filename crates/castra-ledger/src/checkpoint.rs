@@ -2,6 +2,7 @@
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use castra_core::Digest;
+use serde::Serialize;
 
 use crate::{
     note::{self, NoteError, Signer, VerifierKey},
@@ -29,7 +30,7 @@ pub enum CheckpointError {
 }
 
 /// The head of a log: which log, how many entries, and the root hash over them.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Checkpoint {
     /// Names the log.
     pub origin: String,

@@ -3,7 +3,7 @@
 //! leaf) and its index among the nodes of that height; whoever makes a proof is handed a way to
 //! read nodes, so that tiles, memory and tests serve alike.
 
-use aws_lc_rs::digest::{Context, SHA256};
+use aws_lc_rs::digest::{self, Context, SHA256};
 use castra_core::Digest;
 
 /// A proof has at most one hash per level of a tree of 2^64 leaves.
@@ -44,7 +44,7 @@ pub fn node_hash(left: &Digest, right: &Digest) -> Digest {
         l.copy_from_slice(&left.0);
         r.copy_from_slice(&right.0);
     }
-    hash(&[&joined])
+    taken(&digest::digest(&SHA256, &joined))
 }
 
 /// Root of the tree without leaves: the hash of nothing.
@@ -57,9 +57,13 @@ pub(crate) fn hash(parts: &[&[u8]]) -> Digest {
     for part in parts {
         context.update(part);
     }
+    taken(&context.finish())
+}
+
+fn taken(hash: &digest::Digest) -> Digest {
     let mut out = [0; 32];
     // SHA-256 gives 32 bytes, so that all of them are taken.
-    for (slot, byte) in out.iter_mut().zip(context.finish().as_ref()) {
+    for (slot, byte) in out.iter_mut().zip(hash.as_ref()) {
         *slot = *byte;
     }
     Digest(out)

@@ -243,7 +243,8 @@ pub trait TileSource {
     /// The bytes at `path`; none when there is nothing.
     ///
     /// # Errors
-    /// When it cannot be said whether there is something. What is read is not yet trusted.
+    /// When it cannot be said whether there is something. What is read is not yet trusted; whoever
+    /// reads from others takes no more than [`BUNDLE_BYTES_MAX`] bytes and one.
     fn read(&self, path: &str) -> Result<Option<Vec<u8>>, SourceError>;
 }
 

@@ -98,7 +98,7 @@ impl fmt::Display for Finding {
 }
 
 /// What verification found.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Report {
     /// The checkpoint, when it could be opened.
     pub checkpoint: Option<Checkpoint>,

@@ -2,11 +2,7 @@
 
 use std::{io, path::PathBuf, sync::Arc};
 
-use castra_ledger::{
-    CheckpointError, ENTRY_BYTES_MAX,
-    merkle::ProofError,
-    tile::{ReadTileError, TilePath},
-};
+use castra_ledger::{CheckpointError, ENTRY_BYTES_MAX, merkle::ProofError, tile::ReadTileError};
 
 use super::PAYLOAD_BYTES_MAX;
 
@@ -136,9 +132,6 @@ pub enum LogError {
         /// How many entries are signed.
         size: u64,
     },
-    /// A tile cannot have been asked for by this path.
-    #[error("the tile {0} is not where it should be")]
-    BadPath(TilePath),
 }
 
 impl LogError {

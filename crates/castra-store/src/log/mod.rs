@@ -68,7 +68,8 @@ impl Default for LogOptions {
         Self {
             linger: Duration::from_millis(5),
             interval: Duration::from_millis(500),
-            segment_bytes: 64 << 20,
+            // A look-up of one payload, and opening, walk through one segment.
+            segment_bytes: 32 << 20,
             waiting_max: 65_536,
             waiting_bytes_max: 256 << 20,
         }
@@ -170,6 +171,7 @@ impl Log {
                 "the log was not closed in order; it goes on from what was on the disk"
             );
         }
+        let reader = LogReader::open(dir)?;
         let queue = Arc::new(Queue::new(options.clone(), signed, found.records));
         let journal = JournalWriter::new(&journal_dir, disk, options.segment_bytes);
         let writer = {
@@ -182,12 +184,12 @@ impl Log {
         };
         let integrator = integrating.inspect_err(|_| queue.close())?;
         let running = Mutex::new(Some(Running { writer, integrator, _lock: lock }));
-        let reader = LogReader::open(dir)?;
         Ok(Self { inner: Arc::new(Inner { queue, reader, key, recovery, running }) })
     }
 
     /// Takes a record: an entry for the log and its sealed payload for the journal. Gives the index
-    /// without waiting for the disk.
+    /// without waiting for the disk. Until the record is [durable](Self::durable), a crash may
+    /// forget it, and its index then goes to another record.
     ///
     /// # Errors
     /// When entry or payload is too long, when too much waits for the disk, and when the log has
@@ -364,6 +366,9 @@ fn spawn(name: &'static str, body: impl FnOnce() + Send + 'static) -> Result<Joi
     thread::Builder::new().name(name.to_owned()).spawn(body).map_err(|cause| LogError::Thread { name, cause })
 }
 
+/// Room for records that the writer keeps from one group to the next.
+const SPARE_RECORDS: usize = 4096;
+
 /// The writer's thread.
 fn write(queue: &Queue, mut journal: JournalWriter) {
     let mut spare = Vec::new();
@@ -379,6 +384,7 @@ fn write(queue: &Queue, mut journal: JournalWriter) {
             group.records.drain(..).map(|Pending { entry, leaf, .. }| Recent { entry, leaf }).collect();
         queue.group_done(group.first, bytes, recent);
         spare = group.records;
+        spare.shrink_to(SPARE_RECORDS);
     }
 }
 
