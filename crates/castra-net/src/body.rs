@@ -113,7 +113,7 @@ pin_project! {
     /// A stream of small events whose frames are put together: what arrives until the scheduler has
     /// been round once leaves as one frame, and so as one write. It costs a stream one turn of the
     /// scheduler, some microseconds, and saves a system call for each event of a burst.
-    pub struct Gathered<B: Body> {
+    pub(crate) struct Gathered<B: Body> {
         #[pin]
         inner: B,
         held: Held,
@@ -135,7 +135,7 @@ const GATHERED_BYTES_MAX: usize = 16 << 10;
 
 impl<B: Body<Data = Bytes>> Gathered<B> {
     /// Gathers the frames of `body`.
-    pub fn new(body: B) -> Self {
+    pub(crate) fn new(body: B) -> Self {
         Self { inner: body, held: Held::default(), turn: None, after: None }
     }
 }

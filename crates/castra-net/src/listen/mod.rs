@@ -27,6 +27,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use castra_core::{Limits, Refusal, RefusalCode, Step};
 use http::{Request, Response};
 use http_body::Body;
@@ -190,13 +191,14 @@ impl Listener {
     }
 
     /// Serves until [`Serving::drain`]. `service_for` is called once per connection, after its TLS
-    /// handshake; the service is then called for each request of that connection.
+    /// handshake; the service is then called for each request of that connection. Small events that
+    /// an answer's body gives in a burst leave in one write.
     pub fn serve<F, S, B>(self, service_for: F) -> Serving
     where
         F: Fn(&Arc<Peer>) -> S + Send + Sync + 'static,
         S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + Sync + 'static,
         S::Future: Send + 'static,
-        B: Body<Data: Send> + Send + 'static,
+        B: Body<Data = Bytes, Error: Send> + Send + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
         let gate = Arc::new(Gate {
@@ -310,7 +312,7 @@ where
     F: Fn(&Arc<Peer>) -> S + Send + Sync + 'static,
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + Sync + 'static,
     S::Future: Send + 'static,
-    B: Body<Data: Send> + Send + 'static,
+    B: Body<Data = Bytes, Error: Send> + Send + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let mut draining = gate.drain.wait();
@@ -374,7 +376,7 @@ where
     F: Fn(&Arc<Peer>) -> S,
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
     S::Future: Send + 'static,
-    B: Body<Data: Send> + Send + 'static,
+    B: Body<Data = Bytes, Error: Send> + Send + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let gate = &open.gate;
@@ -448,7 +450,7 @@ async fn serve_http1<T, S, B>(gate: &Gate, stream: T, service: S) -> End
 where
     T: AsyncRead + AsyncWrite + Unpin,
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
-    B: Body + 'static,
+    B: Body<Data = Bytes> + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let pace = Arc::new(Pace::default());
@@ -462,7 +464,7 @@ where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
     S::Future: Send + 'static,
-    B: Body<Data: Send> + Send + 'static,
+    B: Body<Data = Bytes, Error: Send> + Send + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let pace = Arc::new(Pace::default());

@@ -15,11 +15,14 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::{body::Incoming, service::Service};
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::body::Gathered;
 
 /// What a connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +81,8 @@ impl Drop for InFlight {
     }
 }
 
-/// The service of one connection, with its requests counted until their answers' bodies are done.
+/// The service of one connection, with its requests counted until their answers' bodies are done,
+/// and with bodies gathered.
 pub(super) struct Counted<S> {
     inner: S,
     pace: Arc<Pace>,
@@ -93,6 +97,7 @@ impl<S> Counted<S> {
 impl<S, B> Service<Request<Incoming>> for Counted<S>
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    B: Body<Data = Bytes>,
 {
     type Response = Response<CountedBody<B>>;
     type Error = Infallible;
@@ -114,6 +119,7 @@ pin_project! {
 impl<F, B> Future for CountedFuture<F>
 where
     F: Future<Output = Result<Response<B>, Infallible>>,
+    B: Body<Data = Bytes>,
 {
     type Output = Result<Response<CountedBody<B>>, Infallible>;
 
@@ -121,26 +127,27 @@ where
         let this = self.project();
         let Ok(response) = ready!(this.inner.poll(cx));
         let in_flight = this.in_flight.take();
-        Poll::Ready(Ok(response.map(|inner| CountedBody { inner, _in_flight: in_flight })))
+        let counted = |body| CountedBody { inner: Gathered::new(body), _in_flight: in_flight };
+        Poll::Ready(Ok(response.map(counted)))
     }
 }
 
 pin_project! {
-    pub(super) struct CountedBody<B> {
+    pub(super) struct CountedBody<B: Body> {
         #[pin]
-        inner: B,
+        inner: Gathered<B>,
         _in_flight: Option<InFlight>,
     }
 }
 
-impl<B: Body> Body for CountedBody<B> {
-    type Data = B::Data;
+impl<B: Body<Data = Bytes>> Body for CountedBody<B> {
+    type Data = Bytes;
     type Error = B::Error;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         self.project().inner.poll_frame(cx)
     }
 

@@ -213,6 +213,36 @@ async fn a_long_answer_is_not_idle_but_one_that_nobody_takes_is() {
     }
 }
 
+/// Frames come one at a time, as from hyper's client; each chunk that the peer sees was one write.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_burst_of_events_leaves_in_few_writes() {
+    let listener = loopback(Limits::default(), None);
+    let address = listener.addresses()[0];
+    let _serving = listener.serve(|_| {
+        answer(|_| async {
+            let (send, items) = tokio::sync::mpsc::channel(1);
+            tokio::spawn(async move {
+                for _ in 0..20 {
+                    send.send(Bytes::from_static(b"data: x\n\n")).await.unwrap();
+                }
+            });
+            let events = futures_util::stream::unfold(items, async |mut items| {
+                let event: Bytes = items.recv().await?;
+                Some((Ok::<_, Infallible>(http_body::Frame::data(event)), items))
+            });
+            Response::new(http_body_util::StreamBody::new(events))
+        })
+    });
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
+    let mut got = String::new();
+    stream.read_to_string(&mut got).await.unwrap();
+    let (_, body) = got.split_once("\r\n\r\n").unwrap();
+    assert_eq!(body.matches("data: x").count(), 20);
+    let chunks = body.matches("\r\n").count() / 2;
+    assert!(chunks < 10, "{chunks} chunks");
+}
+
 #[tokio::test]
 async fn a_peer_that_leaves_cancels_its_call() {
     let listener = loopback(Limits::default(), None);
