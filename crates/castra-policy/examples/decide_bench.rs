@@ -1,5 +1,5 @@
 //! How long a decision takes with 10, 1,000 and 100,000 policies of which few name the agent or the
-//! tool: `cargo run --release -p castra-policy --example decide_bench`. Wall time, one thread.
+//! tool: `cargo run --release -p castra-policy --example decide_bench [COUNT…]`. Wall time, one thread.
 
 #![allow(clippy::print_stdout)] // that is what it is for
 
@@ -12,8 +12,12 @@ use serde_json::json;
 const ROUNDS: usize = 20_000;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut counts: Vec<usize> = std::env::args().skip(1).map(|n| n.parse()).collect::<Result<_, _>>()?;
+    if counts.is_empty() {
+        counts = vec![10, 1_000, 100_000];
+    }
     println!("policies | load ms | case | p50 us | p99 us");
-    for count in [10, 1_000, 100_000] {
+    for count in counts {
         let source = PolicySource { file: "bench.cedar".to_owned(), text: policies(count) };
         let start = Instant::now();
         let engine = Engine::load(&[source], &catalogue()?).map_err(|problems| problems.to_string())?;

@@ -4,9 +4,12 @@
 
 use std::str::FromStr;
 
-use cedar_policy::{Expression, Policy};
+use cedar_policy::Expression;
 
-use crate::reads::{self, Path};
+use crate::{
+    reads::{self, Path},
+    tokens::{Token, space_and_comments, string_length, tokens},
+};
 
 /// One part of a `when` or `unless`; all parts of a policy have to be as it says.
 #[derive(Debug)]
@@ -49,9 +52,7 @@ impl Clause {
     fn parse(when: bool, text: &str) -> Option<Self> {
         let text = one_line(text);
         let expression = Expression::from_str(&text).ok()?;
-        let policy =
-            Policy::parse(None, format!("permit (principal, action, resource) when {{ {text} }};")).ok()?;
-        let mut paths = reads::policy_paths(&policy.to_json().ok()?);
+        let mut paths = reads::paths(&text);
         paths.retain(|path| !path.attributes.is_empty());
         paths.sort();
         paths.dedup();
@@ -103,13 +104,13 @@ fn conditions(text: &str) -> Vec<(bool, &str)> {
     let mut open: Option<(bool, usize)> = None;
     for (at, token) in tokens(text) {
         match token {
-            Token::Open => {
+            Token::Open(_) => {
                 if depth == 0 && matches!(word, "when" | "unless") && text.get(at..=at) == Some("{") {
                     open = Some((word == "when", at + 1));
                 }
                 depth += 1;
             }
-            Token::Close => {
+            Token::Close(_) => {
                 depth = depth.saturating_sub(1);
                 if let (0, Some((when, from))) = (depth, open) {
                     found.extend(text.get(from..at).map(|body| (when, body.trim())));
@@ -117,7 +118,7 @@ fn conditions(text: &str) -> Vec<(bool, &str)> {
                 }
             }
             Token::Word(text) if depth == 0 => word = text,
-            Token::Semicolon if depth == 0 => break,
+            Token::Other(';') if depth == 0 => break,
             _ => {}
         }
     }
@@ -130,8 +131,8 @@ fn conjuncts(body: &str) -> Vec<&str> {
     let (mut depth, mut from) = (0_usize, 0);
     for (at, token) in tokens(body) {
         match token {
-            Token::Open => depth += 1,
-            Token::Close => depth = depth.saturating_sub(1),
+            Token::Open(_) => depth += 1,
+            Token::Close(_) => depth = depth.saturating_sub(1),
             Token::Or | Token::Word("if") if depth == 0 => return vec![body],
             Token::And if depth == 0 => {
                 parts.extend(body.get(from..at).map(str::trim));
@@ -144,70 +145,12 @@ fn conjuncts(body: &str) -> Vec<&str> {
     parts
 }
 
-enum Token<'a> {
-    Open,
-    Close,
-    And,
-    Or,
-    Semicolon,
-    Word(&'a str),
-}
-
-/// What matters for taking apart, with byte offsets; strings and comments are passed over.
-fn tokens(text: &str) -> impl Iterator<Item = (usize, Token<'_>)> {
-    let mut at = 0;
-    std::iter::from_fn(move || {
-        loop {
-            at += crate::policies::space_and_comments(text.get(at..)?);
-            let rest = text.get(at..)?;
-            let start = at;
-            let token = match rest.bytes().next()? {
-                b'"' => {
-                    at += string_length(rest);
-                    continue;
-                }
-                b'(' | b'[' | b'{' => Token::Open,
-                b')' | b']' | b'}' => Token::Close,
-                b';' => Token::Semicolon,
-                b'&' if rest.starts_with("&&") => Token::And,
-                b'|' if rest.starts_with("||") => Token::Or,
-                _ => {
-                    let word = |c: char| c.is_alphanumeric() || c == '_';
-                    let length = rest.find(|c| !word(c)).unwrap_or(rest.len());
-                    if length == 0 {
-                        at += rest.chars().next().map_or(1, char::len_utf8);
-                        continue;
-                    }
-                    at += length;
-                    return Some((start, Token::Word(rest.get(..length)?)));
-                }
-            };
-            at += if matches!(token, Token::And | Token::Or) { 2 } else { 1 };
-            return Some((start, token));
-        }
-    })
-}
-
-/// Length of the string literal that `text` starts with, quotes included.
-fn string_length(text: &str) -> usize {
-    let mut escaped = false;
-    for (at, byte) in text.bytes().enumerate().skip(1) {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' => escaped = true,
-            b'"' => return at + 1,
-            _ => {}
-        }
-    }
-    text.len()
-}
-
 /// The text without comments and line breaks, for use in a sentence.
 fn one_line(text: &str) -> String {
     let mut out = String::new();
     let mut at = 0;
     while let Some(rest) = text.get(at..).filter(|rest| !rest.is_empty()) {
-        let space = crate::policies::space_and_comments(rest);
+        let space = space_and_comments(rest);
         if space > 0 {
             at += space;
             if !out.is_empty() && at < text.len() {

@@ -22,6 +22,7 @@ mod slice;
 mod starter;
 mod suggest;
 mod tests_file;
+mod tokens;
 mod types;
 
 pub use catalogue::{Catalogue, CatalogueServer, CatalogueTool};

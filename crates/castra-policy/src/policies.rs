@@ -19,6 +19,7 @@ use crate::{
     reads::Reads,
     schema,
     scope::Scope,
+    tokens::space_and_comments,
 };
 
 /// One policy file. The name is used in messages and in the ids of policies without `@id`.
@@ -45,6 +46,7 @@ pub(crate) struct Loaded {
     pub(crate) reads: Option<Reads>,
     /// Entities that its conditions name.
     pub(crate) named: Box<[EntityUid]>,
+    bare: OnceLock<Policy>,
     /// Its conditions in parts, from the first time that somebody asks why.
     clauses: OnceLock<Box<[Clause]>>,
 }
@@ -52,6 +54,11 @@ pub(crate) struct Loaded {
 impl Loaded {
     pub(crate) fn permits(&self) -> bool {
         self.policy.effect() == Effect::Permit
+    }
+
+    /// The policy for requests that its scope matches.
+    pub(crate) fn in_scope(&self) -> &Policy {
+        self.bare.get_or_init(|| without_scope(&self.policy))
     }
 
     /// What its author says about it.
@@ -182,9 +189,10 @@ impl Policies {
         self.by_id.insert(id.clone(), self.list.len());
         self.list.push(Loaded {
             scope: Scope::of(&policy),
-            reads: if conditional { reads(&policy, place.text.get(offset..)) } else { None },
+            reads: if conditional { reads(&policy) } else { None },
             named: if conditional { policy.entity_literals().into() } else { Box::default() },
             conditional,
+            bare: OnceLock::new(),
             clauses: OnceLock::new(),
             id,
             source,
@@ -353,27 +361,23 @@ impl Walk<'_> {
     }
 }
 
-/// Length of the white space and `//` comments in front.
-pub(crate) fn space_and_comments(text: &str) -> usize {
-    let mut rest = text;
-    loop {
-        let trimmed = rest.trim_start();
-        match trimmed.strip_prefix("//") {
-            Some(comment) => rest = comment.find('\n').and_then(|n| comment.get(n..)).unwrap_or_default(),
-            None => return text.len() - trimmed.len(),
-        }
-    }
+/// A policy that does not give its text back is taken to read everything.
+fn reads(policy: &Policy) -> Option<Reads> {
+    let reads = policy.to_cedar().map_or_else(Reads::all, |text| Reads::of_policy(&text));
+    (reads != Reads::default()).then_some(reads)
 }
 
-/// `context` is a keyword, so a policy whose text lacks the word cannot read it. A policy that
-/// Cedar cannot write as JSON is taken to read everything.
-fn reads(policy: &Policy, text: Option<&str>) -> Option<Reads> {
-    let own = policy.to_cedar();
-    if !own.as_deref().or(text).is_some_and(|text| text.contains("context")) {
-        return None;
-    }
-    let reads = policy.to_json().map_or_else(|_| Reads::all(), |json| Reads::of_policy(&json));
-    (reads != Reads::default()).then_some(reads)
+/// The policy without its scope, which the slice has matched already; Cedar would match it again in
+/// each decision. The policy as it is when Cedar does not write it as JSON and back.
+fn without_scope(policy: &Policy) -> Policy {
+    let bare = || {
+        let mut json = policy.to_json().ok()?;
+        for part in ["principal", "action", "resource"] {
+            *json.get_mut(part)? = serde_json::json!({"op": "All"});
+        }
+        Policy::from_json(Some(policy.id().clone()), json).ok()
+    };
+    bare().unwrap_or_else(|| policy.clone())
 }
 
 /// SHA-256 over the sources by name: for each the length and bytes of name and text, lengths as

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value};
+use crate::tokens::{Token, tokens};
 
 /// A tree of attribute names below `context`.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -19,10 +19,10 @@ impl Reads {
         Self { whole: true, fields: BTreeMap::new() }
     }
 
-    /// What the conditions of a policy in Cedar's JSON form read.
-    pub(crate) fn of_policy(policy: &Value) -> Self {
+    /// What a policy reads, by its text.
+    pub(crate) fn of_policy(text: &str) -> Self {
         let mut reads = Self::default();
-        for path in policy_paths(policy).iter().filter(|path| path.root == "context") {
+        for path in paths(text).iter().filter(|path| path.root == "context") {
             reads.add(&path.attributes, path.whole);
         }
         reads
@@ -72,88 +72,86 @@ pub(crate) struct Path {
     pub(crate) whole: bool,
 }
 
-/// The accesses in the conditions of a policy in Cedar's JSON form.
-pub(crate) fn policy_paths(policy: &Value) -> Vec<Path> {
-    let conditions = policy.get("conditions").and_then(Value::as_array);
-    let bodies = conditions.into_iter().flatten().filter_map(|condition| condition.get("body"));
-    bodies.flat_map(paths).collect()
-}
-
-/// The accesses in an expression of Cedar's JSON form ("JSON policy format" of the Cedar
-/// documentation). Works through a list instead of recursing.
-fn paths(expression: &Value) -> Vec<Path> {
+/// The accesses to the four variables in an expression or policy that Cedar has parsed. Where the
+/// text leaves doubt, the variable or attribute counts as read whole: what is built needlessly costs
+/// time, what is missing would be absent for a `has`.
+pub(crate) fn paths(text: &str) -> Vec<Path> {
+    let tokens: Vec<_> = tokens(text).map(|(_, token)| token).collect();
     let mut found = Vec::new();
-    let mut open = vec![expression];
-    while let Some(node) = open.pop() {
-        match node {
-            Value::Array(items) => open.extend(items),
-            Value::Object(node) => step(node, &mut open, &mut found),
+    let mut before = None;
+    for (i, token) in tokens.iter().enumerate() {
+        let named = matches!(before, Some(Token::Other('.' | '@')));
+        before = Some(*token);
+        match token {
+            Token::Word(root) if !named && VARIABLES.contains(root) => {
+                found.push(access(root, tokens.get(i + 1..).unwrap_or_default()));
+            }
             _ => {}
         }
     }
     found
 }
 
-fn step<'a>(node: &'a Map<String, Value>, open: &mut Vec<&'a Value>, found: &mut Vec<Path>) {
-    for (operator, operand) in node {
-        match operator.as_str() {
-            "Value" => {}
-            // The keys of a record are names and not operators.
-            "Record" => open.extend(operand.as_object().into_iter().flat_map(Map::values)),
-            "Var" | "." => match access(node) {
-                Some((root, attributes)) => found.push(Path { root, attributes, whole: true }),
-                None => open.extend(operand.get("left")),
-            },
-            "has" => match operand.get("left").and_then(Value::as_object).and_then(access) {
-                Some((root, mut attributes)) => {
-                    attributes.extend(names(operand.get("attr")));
-                    found.push(Path { root, attributes, whole: false });
-                }
-                None => open.extend(operand.get("left")),
-            },
-            _ => match operand {
-                Value::Object(operands) => open.extend(operands.values()),
-                other => open.push(other),
-            },
-        }
-    }
-}
+const VARIABLES: [&str; 4] = ["context", "principal", "resource", "action"];
 
-/// The variable and the attributes of a chain of accesses, if it is one.
-fn access(mut node: &Map<String, Value>) -> Option<(String, Vec<String>)> {
-    let mut attributes = Vec::new();
+/// Follows `.name`, `["name"]` and a last `has` behind a variable.
+fn access(root: &str, mut rest: &[Token<'_>]) -> Path {
+    let mut path = Path { root: root.to_owned(), attributes: Vec::new(), whole: true };
     loop {
-        if let Some(variable) = node.get("Var") {
-            attributes.reverse();
-            return Some((variable.as_str()?.to_owned(), attributes));
-        }
-        let dot = node.get(".")?;
-        attributes.push(dot.get("attr")?.as_str()?.to_owned());
-        node = dot.get("left")?.as_object()?;
+        rest = match rest {
+            // A method such as `.contains(…)` works on the value before it.
+            [Token::Other('.'), Token::Word(_), Token::Open('('), ..] => return path,
+            [Token::Other('.'), Token::Word(name), rest @ ..] => {
+                path.attributes.push((*name).to_owned());
+                rest
+            }
+            [Token::Open('['), Token::Text(name), Token::Close(']'), rest @ ..] if plain(name) => {
+                path.attributes.push((*name).to_owned());
+                rest
+            }
+            [Token::Word("has"), Token::Text(name), ..] if plain(name) => {
+                path.attributes.push((*name).to_owned());
+                path.whole = false;
+                return path;
+            }
+            [Token::Word("has"), Token::Word(name), rest @ ..] => {
+                path.attributes.push((*name).to_owned());
+                path.whole = false;
+                has_more(&mut path, rest);
+                return path;
+            }
+            _ => return path,
+        };
     }
 }
 
-/// `has` names one attribute, or a path of them.
-fn names(attr: Option<&Value>) -> Vec<String> {
-    match attr {
-        Some(Value::String(name)) => vec![name.clone()],
-        Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
-        _ => Vec::new(),
+/// `context has args.path` asks for each step.
+fn has_more(path: &mut Path, mut rest: &[Token<'_>]) {
+    while let [Token::Other('.'), Token::Word(name), more @ ..] = rest {
+        path.attributes.push((*name).to_owned());
+        rest = more;
     }
+}
+
+/// Without escapes the text between the quotes is the name.
+fn plain(text: &str) -> bool {
+    !text.contains('\\')
 }
 
 #[cfg(test)]
 mod tests {
     use cedar_policy::Policy;
+    use serde_json::Value;
 
     use super::*;
 
+    fn policy(condition: &str) -> String {
+        format!("@context(\"x\") permit (principal, action, resource) when {{ {condition} }};")
+    }
+
     fn reads(condition: &str) -> Vec<String> {
-        let policy = format!("permit (principal, action, resource) when {{ {condition} }};");
-        let json = Policy::parse(None, policy).unwrap().to_json().unwrap();
         let mut out = Vec::new();
-        let reads = Reads::of_policy(&json);
-        list(&reads, "context", &mut out);
+        list(&Reads::of_policy(&policy(condition)), "context", &mut out);
         out
     }
 
@@ -189,6 +187,58 @@ mod tests {
             ("principal in [resource.server] || (context.era is Castra::Tool)", vec!["context.era"]),
         ] {
             assert_eq!(reads(condition), expected, "{condition}");
+            // Cedar's own form of the policy is another way to the same answer.
+            let json = Policy::parse(None, policy(condition)).unwrap().to_json().unwrap();
+            let mut from_json = Reads::default();
+            walk(&json["conditions"][0]["body"], &mut from_json);
+            assert_eq!(Reads::of_policy(&policy(condition)), from_json, "{condition}");
         }
+    }
+
+    #[test]
+    fn doubt_counts_as_read() {
+        for (condition, expected) in [
+            ("{context: 1}.context == 1", vec!["context"]),
+            ("context[\"a\\u{72}gs\"].path == \"x\"", vec!["context"]),
+            ("(context).time.hour == 1", vec!["context"]),
+            ("context // .time\n .args // \"\n [\"path\"] == \"context.run\"", vec!["context.args.path"]),
+        ] {
+            assert_eq!(reads(condition), expected, "{condition}");
+        }
+    }
+
+    /// The accesses in Cedar's JSON policy format.
+    fn walk(node: &Value, reads: &mut Reads) {
+        let Value::Object(map) = node else {
+            return node.as_array().into_iter().flatten().for_each(|item| walk(item, reads));
+        };
+        for (operator, operand) in map {
+            match operator.as_str() {
+                "Value" => {}
+                "Record" => operand.as_object().unwrap().values().for_each(|value| walk(value, reads)),
+                "Var" | "." | "has" => match chain(node) {
+                    Some((root, names)) if root == "context" => reads.add(&names, operator != "has"),
+                    Some(_) => {}
+                    None => walk(&operand["left"], reads),
+                },
+                _ if operand.is_object() => {
+                    operand.as_object().unwrap().values().for_each(|value| walk(value, reads))
+                }
+                _ => walk(operand, reads),
+            }
+        }
+    }
+
+    fn chain(node: &Value) -> Option<(String, Vec<String>)> {
+        if let Some(root) = node.get("Var") {
+            return Some((root.as_str()?.to_owned(), Vec::new()));
+        }
+        let step = node.get(".").or_else(|| node.get("has"))?;
+        let (root, mut names) = chain(&step["left"])?;
+        match &step["attr"] {
+            Value::Array(more) => names.extend(more.iter().map(|name| name.as_str().unwrap().to_owned())),
+            name => names.push(name.as_str()?.to_owned()),
+        }
+        Some((root, names))
     }
 }

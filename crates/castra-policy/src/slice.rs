@@ -274,7 +274,8 @@ fn is_tool(resource: &ResourceRef) -> bool {
 }
 
 fn set<'p>(policies: impl Iterator<Item = &'p Loaded>) -> Result<PolicySet, SliceError> {
-    PolicySet::from_policies(policies.map(|policy| policy.policy.clone())).map_err(|error| error.to_string())
+    PolicySet::from_policies(policies.map(|policy| policy.in_scope().clone()))
+        .map_err(|error| error.to_string())
 }
 
 type Attribute = (&'static str, RestrictedExpression);
