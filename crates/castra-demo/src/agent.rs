@@ -47,8 +47,6 @@ pub(crate) enum Outcome {
     Answered {
         /// Its text.
         text: String,
-        /// The receipt that the gate put into `_meta`.
-        receipt: Option<String>,
     },
     /// The gate refused.
     Refused {
@@ -57,8 +55,9 @@ pub(crate) enum Outcome {
     },
 }
 
-/// Where the gate's answers carry their receipt.
-const RECEIPT: &str = "castra.dev/receipt";
+/// Marks, in a result's `_meta`, that the gate answered instead of the tool. A refused tool call is a
+/// result with an error in it, so that the model behind an agent reads why.
+const REFUSAL: &str = "castra.dev/refusal";
 
 impl Agent {
     /// Connects to `url` with a bearer token.
@@ -83,15 +82,16 @@ impl Agent {
             request = request.with_arguments(arguments.clone());
         }
         match self.client.call_tool(request).await {
-            Ok(result) => Ok(Outcome::Answered {
-                text: result
+            Ok(result) => {
+                let text = result
                     .content
                     .iter()
                     .filter_map(ContentBlock::as_text)
                     .map(|t| t.text.as_str())
-                    .collect(),
-                receipt: result.meta.as_ref().and_then(|meta| meta.get(RECEIPT)?.as_str()).map(str::to_owned),
-            }),
+                    .collect();
+                let refused = result.meta.as_ref().is_some_and(|meta| meta.get(REFUSAL).is_some());
+                Ok(if refused { Outcome::Refused { reason: text } } else { Outcome::Answered { text } })
+            }
             Err(ServiceError::McpError(error)) => Ok(Outcome::Refused { reason: error.message.into_owned() }),
             Err(other) => Err(DemoError::Connect { reason: other.to_string() }),
         }

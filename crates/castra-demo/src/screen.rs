@@ -4,8 +4,10 @@ use std::{fmt::Display, io};
 
 use crate::DemoError;
 
-/// Widest line that is written whole; longer words are cut with an ellipsis.
+/// Widest line; longer ones go on in the next.
 const WIDTH: usize = 100;
+/// How far details are indented.
+const INDENT: usize = 11;
 
 const BOLD: &str = "1";
 const DIM: &str = "2";
@@ -61,9 +63,19 @@ impl<'a> Screen<'a> {
 
     /// Lines that belong to what was shown before, quieter.
     pub(crate) fn detail(&mut self, text: &str) -> Result<(), DemoError> {
+        for line in text.lines().flat_map(|line| wrapped(line, WIDTH - INDENT)) {
+            let line = self.paint(DIM, &line);
+            self.line(format!("{:INDENT$}{line}", ""))?;
+        }
+        Ok(())
+    }
+
+    /// A table of a command: lines keep their columns and are cut at the edge.
+    pub(crate) fn table(&mut self, text: &str) -> Result<(), DemoError> {
         for line in text.lines() {
-            let line = self.paint(DIM, &shortened(line, WIDTH - 11));
-            self.line(format!("           {line}"))?;
+            let line: String = line.chars().take(WIDTH - INDENT).collect();
+            let line = self.paint(DIM, line.trim_end());
+            self.line(format!("{:INDENT$}{line}", ""))?;
         }
         Ok(())
     }
@@ -83,11 +95,23 @@ impl<'a> Screen<'a> {
     }
 }
 
-fn shortened(text: &str, width: usize) -> String {
-    if text.chars().count() <= width {
-        return text.to_owned();
+/// Breaks a line between words; one that fits stays as it is.
+fn wrapped(line: &str, width: usize) -> Vec<String> {
+    if line.chars().count() <= width {
+        return vec![line.trim_end().to_owned()];
     }
-    text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+    let mut lines = vec![String::new()];
+    for word in line.split_whitespace() {
+        match lines.last_mut() {
+            Some(last) if last.is_empty() => last.push_str(word),
+            Some(last) if last.chars().count() + 1 + word.chars().count() <= width => {
+                last.push(' ');
+                last.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 #[cfg(test)]
@@ -107,8 +131,9 @@ mod tests {
     }
 
     #[test]
-    fn long_lines_are_cut_between_characters() {
-        assert_eq!(shortened("äöü", 3), "äöü");
-        assert_eq!(shortened("äöüß", 3), "äö…");
+    fn long_lines_are_broken_between_words() {
+        assert_eq!(wrapped("a  b", 4), ["a  b"]);
+        assert_eq!(wrapped("äöü ß x", 5), ["äöü ß", "x"]);
+        assert_eq!(wrapped("unbreakable", 4), ["unbreakable"]);
     }
 }

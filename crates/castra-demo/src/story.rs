@@ -23,7 +23,7 @@ permit (
   action == Castra::Action::\"call\",
   resource == Castra::Tool::\"notes/write_note\"
 )
-when { context.arguments has name && context.arguments.name like \"draft*\" };
+when { context.args has name && context.args.name like \"draft*\" };
 ";
 
 /// Policies are looked at once a second; a busy machine may need longer.
@@ -37,9 +37,13 @@ pub(crate) async fn tell(program: &Path, folder: &Path, mut screen: Screen<'_>) 
     let notes = set_the_stage(program, folder, &castra, &mut screen)?;
     let token = add_agent(&castra, &mut screen).await?;
     let gate = start(&castra, folder, &mut screen).await?;
-    let receipt = read_but_not_write(&gate, &token, &notes, &mut screen).await?;
-    widen(&gate, folder, &token, &notes, &mut screen).await?;
-    look_back(&castra, gate, &receipt, folder, &mut screen).await?;
+    read_but_not_write(&gate, &token, &notes, &mut screen).await?;
+    widen(&castra, &gate, folder, &token, &notes, &mut screen).await?;
+    screen.chapter("What the log kept")?;
+    screen.command("castra log tail")?;
+    screen.table(&castra.run(&["log", "tail"]).await?)?;
+    gate.stop().await?;
+    prove(&castra, folder, &mut screen).await?;
     what_next(folder, &mut screen)
 }
 
@@ -100,20 +104,20 @@ async fn start(castra: &Castra, folder: &Path, screen: &mut Screen<'_>) -> Resul
     Ok(gate)
 }
 
-/// The agent works under the starter policy. Gives the receipt of a call that passed.
+/// The agent works under the starter policy.
 async fn read_but_not_write(
     gate: &Gate,
     token: &str,
     notes: &Path,
     screen: &mut Screen<'_>,
-) -> Result<String, DemoError> {
+) -> Result<(), DemoError> {
     screen.chapter("The agent works, in MCP 2026-07-28")?;
     let url = format!("{}/mcp/notes", gate.url);
     let agent = Agent::connect(&url, token, Era::Modern).await?;
     screen
         .say(format!("The gate shows it the tools that it may use: {}", agent.tools().await?.join(", ")))?;
     passes(&agent, "list_notes", json!({}), screen).await?;
-    let receipt = passes(&agent, "read_note", json!({"name": "plans.txt"}), screen).await?;
+    passes(&agent, "read_note", json!({"name": "plans.txt"}), screen).await?;
     is_refused(
         &agent,
         "write_note",
@@ -129,12 +133,12 @@ async fn read_but_not_write(
         stranger.leave().await;
         return Err(unexpected("a connection with a made-up token", "refused", "it was let in"));
     }
-    screen.refused("anyone without a token", "401, with the address where a client learns how to get one")?;
-    Ok(receipt)
+    screen.refused("anyone without a good token", "not even connected")
 }
 
 /// A policy is added while the gate runs, and the agent comes back as an older client.
 async fn widen(
+    castra: &Castra,
     gate: &Gate,
     folder: &Path,
     token: &str,
@@ -143,13 +147,14 @@ async fn widen(
 ) -> Result<(), DemoError> {
     screen.chapter("A policy is added while the gate runs")?;
     let policy = folder.join("policies").join("scribe.cedar");
+    let before = policies_loaded(castra).await?;
     write(&policy, WRITE_POLICY)?;
     screen.say(policy.display())?;
     screen.detail(WRITE_POLICY)?;
+    await_policy(castra, before).await?;
     screen.say("The same agent as an older client, in MCP 2025-11-25; the gate speaks both:")?;
     let agent = Agent::connect(&format!("{}/mcp/notes", gate.url), token, Era::Legacy).await?;
     let draft = json!({"name": "draft-speech.txt", "text": "Friends, Romans, countrymen"});
-    await_policy(&agent, &draft).await?;
     passes(&agent, "write_note", draft, screen).await?;
     is_refused(
         &agent,
@@ -163,37 +168,56 @@ async fn widen(
     unchanged(notes, "draft-speech.txt", "Friends, Romans, countrymen")
 }
 
-/// Waits until the gate has read the new policy.
-async fn await_policy(agent: &Agent, draft: &Value) -> Result<(), DemoError> {
+/// Waits until the gate has taken over the new policy, which it says in the log.
+async fn await_policy(castra: &Castra, before: usize) -> Result<(), DemoError> {
     for _ in 0..RELOAD_TRIES {
-        if let Outcome::Answered { .. } = agent.call("write_note", draft).await? {
+        if policies_loaded(castra).await? > before {
             return Ok(());
         }
         tokio::time::sleep(RELOAD_PAUSE).await;
     }
-    Err(unexpected("write_note under the new policy", "passed", "the gate still refuses it"))
+    Err(unexpected("the new policy", "taken over by the gate", "it was not; see gate.log"))
 }
 
-async fn look_back(
-    castra: &Castra,
-    gate: Gate,
-    receipt: &str,
-    folder: &Path,
-    screen: &mut Screen<'_>,
-) -> Result<(), DemoError> {
-    screen.chapter("What the log kept")?;
-    screen.command("castra log tail")?;
-    screen.detail(&castra.run(&["log", "tail"]).await?)?;
-    screen.say(format!("The receipt that came with read_note: {receipt}"))?;
-    gate.stop().await?;
+/// How often the log says that policies were loaded.
+async fn policies_loaded(castra: &Castra) -> Result<usize, DemoError> {
+    let records = castra.json(&["log", "tail", "--lines", "1000"]).await?;
+    let is_load = |record: &&Value| record.get("event").and_then(Value::as_str) == Some("policy-loaded");
+    Ok(records.as_array().map_or(0, |all| all.iter().filter(is_load).count()))
+}
+
+/// The index of the newest record of a refused call.
+async fn newest_denied(castra: &Castra) -> Result<String, DemoError> {
+    let args = ["log", "query", "--agent", AGENT, "--decision", "deny"];
+    let records = castra.json(&args).await?;
+    let newest = records.as_array().and_then(|all| all.last()).and_then(|record| record.get("id")?.as_u64());
+    newest.map(|id| id.to_string()).ok_or_else(|| DemoError::Words {
+        command: format!("castra {}", args.join(" ")),
+        words: records.to_string(),
+    })
+}
+
+/// Verifies the log without a gate, and one record without the log.
+async fn prove(castra: &Castra, folder: &Path, screen: &mut Screen<'_>) -> Result<(), DemoError> {
     screen.chapter("Proof, without the gate")?;
-    screen.say("The gate is stopped. Anyone with a copy of the log and its public key can check it:")?;
+    screen
+        .say("The gate is stopped. Anyone with the log, or a copy of it, and the public key can check it:")?;
     let key = castra.run(&["log", "key"]).await?;
+    let key = key.trim();
     screen.command("castra log key")?;
-    screen.detail(&key)?;
-    let log = folder.join("state").join("log");
-    screen.command(format!("castra log verify {}", log.display()))?;
-    screen.detail(&castra.run(&["log", "verify", &log.display().to_string()]).await?)
+    screen.detail(key)?;
+    let log = folder.join("state").join("log").display().to_string();
+    screen.command("castra log verify state/log --key …")?;
+    screen.detail(&castra.run(&["log", "verify", &log, "--key", key]).await?)?;
+    screen
+        .say("Every answer named its record. As a proof that needs no log, such as for the last refusal:")?;
+    let record = newest_denied(castra).await?;
+    let receipt = folder.join("receipt.txt").display().to_string();
+    screen.command(format!("castra log receipt {record} --output receipt.txt"))?;
+    castra.run(&["log", "receipt", &record, "--output", &receipt]).await?;
+    screen.command("castra log verify --receipt receipt.txt --key …")?;
+    let verified = castra.run(&["log", "verify", "--receipt", &receipt, "--key", key]).await?;
+    screen.detail(verified.lines().next().unwrap_or_default())
 }
 
 fn what_next(folder: &Path, screen: &mut Screen<'_>) -> Result<(), DemoError> {
@@ -205,19 +229,16 @@ fn what_next(folder: &Path, screen: &mut Screen<'_>) -> Result<(), DemoError> {
     screen.command("castra wrap --undo")
 }
 
-/// A call that must pass; gives its receipt.
+/// A call that must pass.
 async fn passes(
     agent: &Agent,
     tool: &'static str,
     arguments: Value,
     screen: &mut Screen<'_>,
-) -> Result<String, DemoError> {
+) -> Result<(), DemoError> {
     let what = call_text(tool, &arguments);
     match agent.call(tool, &arguments).await? {
-        Outcome::Answered { text, receipt } => {
-            screen.passed(&what, text.trim_end())?;
-            receipt.ok_or_else(|| unexpected(&what, "answered with a receipt", "the answer has none"))
-        }
+        Outcome::Answered { text } => screen.passed(&what, text.trim_end()),
         Outcome::Refused { reason } => Err(unexpected(&what, "passed", &reason)),
     }
 }
@@ -231,8 +252,10 @@ async fn is_refused(
 ) -> Result<(), DemoError> {
     let what = call_text(tool, &arguments);
     match agent.call(tool, &arguments).await? {
-        Outcome::Answered { text, .. } => Err(unexpected(&what, "refused", &text)),
-        Outcome::Refused { reason } => screen.refused(&what, &reason.replace(". ", ".\n")),
+        Outcome::Answered { text } => Err(unexpected(&what, "refused", &text)),
+        Outcome::Refused { reason } => {
+            screen.refused(&what, reason.trim_start_matches("Castra refused this call: "))
+        }
     }
 }
 
