@@ -31,8 +31,8 @@ const QUIET_LINGERS: u32 = 20;
 const GROUP_RECORDS: usize = 4096;
 const GROUP_BYTES: usize = 4 << 20;
 /// Records, and bytes, beyond which the tiles are brought up to date before their interval is over.
-const RECENT_RECORDS_SOON: u64 = 32_768;
-const RECENT_BYTES_SOON: usize = 32 << 20;
+const RECENT_RECORDS_SOON: u64 = 16_384;
+const RECENT_BYTES_SOON: usize = 16 << 20;
 /// Bytes of recent entries beyond which the writer waits for the tiles, so that memory is bounded.
 const RECENT_BYTES_MAX: usize = 128 << 20;
 
