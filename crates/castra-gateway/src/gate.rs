@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -10,12 +11,12 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use castra_core::{AgentName, Limits, PolicyMode, ServerName, Timestamp};
+use castra_core::{AgentName, Limits, PolicyMode, Refusal, ServerName, Timestamp};
 use castra_identity::{CredentialTable, IdentityCache, Issuer, NameRule, ResourceServer, SiteRules};
 use castra_ledger::EventKind;
 use castra_net::{client::HttpClient, listen::Peer};
 use castra_policy::{Catalogue, Engine};
-use castra_store::{State, StoreError, log::Log};
+use castra_store::{State, log::Log};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -24,7 +25,7 @@ use crate::{
     in_flight::InFlight,
     listen::Connection,
     mcp::{LinkPool, ParkedCalls, Sessions, SharedRoutes, TaskOwners},
-    metrics::Metrics,
+    metrics::{Metrics, Page},
     record::Recorder,
     upstream::UpstreamConfig,
 };
@@ -94,14 +95,6 @@ pub struct AllowedAsks {
     pub roots: bool,
 }
 
-/// Why a gate could not be put together.
-#[derive(Debug, thiserror::Error)]
-pub enum GateError {
-    /// Randomness or state failed.
-    #[error("the gate cannot start: {0}")]
-    Store(#[from] StoreError),
-}
-
 /// One thing that must be right for the gate to work.
 #[derive(Debug, Clone)]
 pub struct ReadyCheck {
@@ -160,7 +153,7 @@ pub struct Gate {
 
 impl Gate {
     /// Puts a gate together and starts its housekeeping. Needs a tokio runtime.
-    pub fn new(parts: GateParts) -> Result<Arc<Self>, GateError> {
+    pub fn new(parts: GateParts) -> Arc<Self> {
         let recorder = Arc::new(Recorder::new(
             parts.log.clone(),
             parts.state.clone(),
@@ -168,7 +161,7 @@ impl Gate {
             parts.metrics.clone(),
             parts.reads_wait,
             parts.payload_bytes_max,
-        )?);
+        ));
         let gate = Arc::new(Self {
             sessions: Sessions::new(parts.limits.clone(), parts.metrics.clone()),
             links: LinkPool::new(parts.limits.clone()),
@@ -197,9 +190,10 @@ impl Gate {
             relearn: Arc::default(),
         });
         gate.replace_servers(parts.servers);
+        gate.metrics.source(misbehaviour_of(Arc::downgrade(&gate)));
         tokio::spawn(housekeeping(Arc::downgrade(&gate), gate.closing.clone()));
         tokio::spawn(learning(Arc::downgrade(&gate), gate.closing.clone()));
-        Ok(gate)
+        gate
     }
 
     /// A client's connection.
@@ -220,6 +214,11 @@ impl Gate {
     pub fn policies_rejected(&self, why: &str) {
         self.metrics.policy_reload(false);
         self.recorder.event(EventKind::PolicyRejected, None, why);
+    }
+
+    /// Records what the listener refused before there was a request.
+    pub fn record_refusal(&self, refusal: &Refusal, source: IpAddr) {
+        self.recorder.refusal(refusal, None, source);
     }
 
     /// Writes an event of the program that runs the gate into the log.
@@ -408,6 +407,35 @@ impl Gate {
 
     pub(crate) fn resource(&self) -> &ResourceServer {
         &self.resource
+    }
+}
+
+/// What servers did that they should not, and their processes' lives, read when figures are asked for.
+fn misbehaviour_of(gate: std::sync::Weak<Gate>) -> impl Fn(&mut Page) {
+    move |page| {
+        for server in gate.upgrade().map(|gate| gate.all_servers()).unwrap_or_default() {
+            let counters = server.upstream().counters();
+            let labels = [("server", server.name().as_str())];
+            for (name, help, count) in [
+                ("castra_child_starts_total", "Child processes started.", &counters.started),
+                ("castra_child_deaths_total", "Child processes that ended by themselves.", &counters.died),
+                (
+                    "castra_upstream_foreign_ids_total",
+                    "Answers to what was never asked.",
+                    &counters.foreign_ids,
+                ),
+                (
+                    "castra_upstream_second_answers_total",
+                    "Answers that came twice.",
+                    &counters.second_answers,
+                ),
+                ("castra_upstream_floods_total", "Exchanges ended because of a flood.", &counters.flooded),
+                ("castra_upstream_dropped_total", "Messages that nobody took.", &counters.dropped),
+                ("castra_upstream_garbage_total", "Lines that were not MCP.", &counters.garbage),
+            ] {
+                page.counter(name, help, &labels, count.load(Ordering::Relaxed));
+            }
+        }
     }
 }
 

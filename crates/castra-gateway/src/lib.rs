@@ -22,5 +22,5 @@ pub mod upstream;
 
 pub use answer::AnswerBody;
 pub use catalogue::ToolOverride;
-pub use gate::{AllowedAsks, Gate, GateError, GateParts, ReadyCheck, ServerParts, ServerStatus};
+pub use gate::{AllowedAsks, Gate, GateParts, ReadyCheck, ServerParts, ServerStatus};
 pub use listen::Connection;

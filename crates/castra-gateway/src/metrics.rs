@@ -90,8 +90,6 @@ pub struct Metrics {
     pub sessions: Gauge,
     /// Calls that wait for their client's input.
     pub parked: Gauge,
-    /// Child processes.
-    pub children: Gauge,
     version: String,
     actions: Vec<Counter>,
     refusals: Vec<Counter>,
@@ -115,7 +113,6 @@ impl Metrics {
             in_flight: Gauge::default(),
             sessions: Gauge::default(),
             parked: Gauge::default(),
-            children: Gauge::default(),
             version: version.to_owned(),
             actions: counters(OPERATIONS.len() * DECISIONS.len() * OUTCOMES.len()),
             refusals: counters(CODES.len()),
@@ -249,7 +246,6 @@ impl Metrics {
             ("castra_actions_in_flight", "Actions in flight.", &self.in_flight),
             ("castra_sessions", "Open sessions of legacy MCP clients.", &self.sessions),
             ("castra_parked_calls", "Calls that wait for their client's input.", &self.parked),
-            ("castra_children", "Child processes of configured servers.", &self.children),
         ] {
             page.gauge(name, help, &[], gauge.sum() as f64);
         }
@@ -269,7 +265,6 @@ fn action_slot(operation: Operation, decided: Decided, outcome: Outcome) -> usiz
 pub struct UpstreamMetrics {
     time: Histogram,
     failed: Counter,
-    restarted: Counter,
 }
 
 impl UpstreamMetrics {
@@ -283,11 +278,6 @@ impl UpstreamMetrics {
         self.failed.add(1);
     }
 
-    /// Its process was started again after it had died.
-    pub fn restarted(&self) {
-        self.restarted.add(1);
-    }
-
     fn show(&self, page: &mut Page, server: &ServerName) {
         let labels = [("server", server.as_str())];
         page.histogram(
@@ -298,8 +288,6 @@ impl UpstreamMetrics {
         );
         let help = "Calls that a server did not answer.";
         page.counter("castra_upstream_failures_total", help, &labels, self.failed.sum());
-        let help = "Times that a server's process was started again.";
-        page.counter("castra_upstream_restarts_total", help, &labels, self.restarted.sum());
     }
 }
 

@@ -38,8 +38,6 @@ pub(crate) struct Recorder {
     log: Log,
     state: Arc<State>,
     sealers: RwLock<HashMap<AgentName, Arc<Sealer>>>,
-    /// Fresh for this process: it makes the sealers' subkeys unique, so that their counters may start at zero.
-    salt: [u8; 16],
     clock: fn() -> Timestamp,
     metrics: Arc<Metrics>,
     reads_wait: bool,
@@ -55,11 +53,17 @@ impl Recorder {
         metrics: Arc<Metrics>,
         reads_wait: bool,
         payload_bytes_max: usize,
-    ) -> Result<Self, castra_store::StoreError> {
-        let salt = clock::random()?;
-        let sealers = RwLock::default();
-        let refusals = RefusalRate::default();
-        Ok(Self { log, state, sealers, salt, clock, metrics, reads_wait, payload_bytes_max, refusals })
+    ) -> Self {
+        Self {
+            log,
+            state,
+            sealers: RwLock::default(),
+            clock,
+            metrics,
+            reads_wait,
+            payload_bytes_max,
+            refusals: RefusalRate::default(),
+        }
     }
 
     /// Records the intent. For an action that changes something this returns when the record is on
@@ -159,7 +163,9 @@ impl Recorder {
         if let Some(sealer) = sealers.get(agent) {
             return Ok(sealer.clone());
         }
-        let sealer = Sealer::new(&key, id, self.salt).map_err(|e| unrecorded(&e.to_string()))?;
+        // A salt of its own makes the sealer's subkey unique, so that its counter may start at zero.
+        let salt = clock::random().map_err(|e| unrecorded(&e.to_string()))?;
+        let sealer = Sealer::new(&key, id, salt).map_err(|e| unrecorded(&e.to_string()))?;
         Ok(sealers.entry(agent.clone()).or_insert(Arc::new(sealer)).clone())
     }
 

@@ -17,8 +17,8 @@ use castra_ledger::Status;
 use castra_protocol::{
     json,
     mcp::{
-        self, InputKind, ListKind, LogLevel, Message, MethodKind, Outcome, ParseLimits, RefusalContext,
-        Request, Response as Reply, Splice,
+        self, InputKind, ListKind, LogLevel, Message, MethodKind, Missing, Outcome, ParseLimits,
+        RefusalContext, Request, Response as Reply, Splice,
         bridge::{self, ClientFacts, InputNeeded, LegacyAnswer, LegacyStep, ModernStep, ServerFacts},
     },
     sse,
@@ -477,12 +477,15 @@ impl Exchange {
 
     /// The HTTP status that a translated answer bears (2026-07-28, Streamable HTTP).
     fn status_of(&self, body: &Bytes) -> StatusCode {
-        let unknown_method = matches!(
-            mcp::parse(body, &ParseLimits::default()),
-            Ok(Message::Response(Reply { outcome: Outcome::Error(e), .. })) if e.code == mcp::code::METHOD_NOT_FOUND
-        );
-        let modern = matches!(self.caller.client, Client::Modern);
-        if unknown_method && modern { StatusCode::NOT_FOUND } else { StatusCode::OK }
+        let code = match mcp::parse(body, &ParseLimits::default()) {
+            Ok(Message::Response(Reply { outcome: Outcome::Error(error), .. })) => error.code,
+            _ => return StatusCode::OK,
+        };
+        match (&self.caller.client, code) {
+            (Client::Modern, mcp::code::METHOD_NOT_FOUND) => StatusCode::NOT_FOUND,
+            (Client::Modern, mcp::code::MISSING_CAPABILITY) => StatusCode::BAD_REQUEST,
+            _ => StatusCode::OK,
+        }
     }
 
     /// A legacy server asks the client something in the middle of a call.
@@ -504,7 +507,7 @@ impl Exchange {
                 let asked = session.pass_on(&self.caller.scope, upstream, &question, &body);
                 self.out.push_back(Out::Message(asked));
             }
-            (Lane::ToLegacyServer { client, .. }, _) if client.declares(kind) => {
+            (Lane::ToLegacyServer { client, .. }, _) if client.can_answer(&question) => {
                 self.park(body.clone()).await
             }
             (Lane::ToLegacyServer { .. }, _) => {
@@ -575,11 +578,16 @@ impl Exchange {
         self.rounds += 1;
         let Client::Legacy(session) = &self.caller.client else { return };
         let facts = session.facts();
-        let unable = needed.requests.iter().find(|r| !facts.declares(r.kind) || !self.may_ask(r.kind));
-        if unable.is_some() || self.rounds > ROUNDS_MAX {
-            let reason = match unable {
-                Some(_) => "the server needs input that this client cannot give or may not be asked for",
-                None => "the server keeps asking for more input",
+        let able = |request: &bridge::InputRequest| {
+            let question = Bytes::from(request.to_legacy("0", facts.revision));
+            self.may_ask(request.kind) && parse_request(&question).is_some_and(|q| facts.can_answer(&q))
+        };
+        let able = needed.requests.iter().all(able);
+        if !able || self.rounds > ROUNDS_MAX {
+            let reason = if able {
+                "the server keeps asking for more input"
+            } else {
+                "the server needs input that this client cannot give or may not be asked for"
             };
             let refusal = Refusal::new(Step::Act, RefusalCode::UpstreamMisbehaved, reason);
             self.finish_refused(&refusal).await;
@@ -662,6 +670,8 @@ impl Exchange {
             id: mcp::Id::from_raw(&id),
             method: &self.method.clone(),
             revision: Some(self.caller.revision()),
+            // What the other era does not know is a method, not a tool.
+            missing: if refusal.step == Step::Understand { Missing::Method } else { Missing::Target },
             ..RefusalContext::default()
         };
         let told = mcp::refusal(refusal, &context);

@@ -9,7 +9,7 @@ use castra_protocol::{
     json,
     mcp::{
         self, Id, Message, ParseLimits, Request,
-        bridge::{self, ClientFacts, SubscriptionFilter},
+        bridge::{self, ClientFacts, ServerFacts, SubscriptionFilter},
     },
     sse,
 };
@@ -73,10 +73,10 @@ pub(crate) async fn answer(
     };
     let id = request.id.raw().to_owned();
     let (sender, receiver) = mpsc::channel(WAITING_MAX);
-    if let Some(id) = Id::from_raw(&id) {
-        // There is room: nothing else was sent.
-        let _ = sender.try_send(Bytes::from(bridge::listen_acknowledged(id, &filter)));
-    }
+    let honoured = honoured(&caller.scope, &targets, &filter);
+    // There is room: nothing else was sent.
+    let _ = sender.try_send(Bytes::from(bridge::listen_acknowledged(request.id, &honoured)));
+    let ended = Bytes::from(bridge::listen_ended(request.id));
     for (server, filter) in targets {
         let listener =
             Listener { caller: caller.clone(), server, filter, id: id.clone(), facts: facts.clone() };
@@ -84,18 +84,41 @@ pub(crate) async fn answer(
     }
     drop(sender);
     let closing = caller.gate.closing.child_token();
-    answer::events(futures_util::stream::unfold((receiver, closing), |(mut receiver, closing)| async move {
-        let mut buffer = Vec::new();
-        tokio::select! {
-            message = receiver.recv() => sse::encode(&mut buffer, Some("message"), None, &message?),
-            () = closing.cancelled() => return None,
-            () = tokio::time::sleep(KEEP_ALIVE) => buffer.extend_from_slice(sse::KEEP_ALIVE),
+    answer::events(futures_util::stream::unfold(Some(receiver), move |receiver| {
+        let (closing, ended) = (closing.clone(), ended.clone());
+        async move {
+            let mut receiver = receiver?;
+            let mut buffer = Vec::new();
+            tokio::select! {
+                message = receiver.recv() => sse::encode(&mut buffer, Some("message"), None, &message?),
+                () = closing.cancelled() => {
+                    sse::encode(&mut buffer, Some("message"), None, &ended);
+                    return Some((Bytes::from(buffer), None));
+                }
+                () = tokio::time::sleep(KEEP_ALIVE) => buffer.extend_from_slice(sse::KEEP_ALIVE),
+            }
+            while let Ok(message) = receiver.try_recv() {
+                sse::encode(&mut buffer, Some("message"), None, &message);
+            }
+            Some((Bytes::from(buffer), Some(receiver)))
         }
-        while let Ok(message) = receiver.try_recv() {
-            sse::encode(&mut buffer, Some("message"), None, &message);
-        }
-        Some((Bytes::from(buffer), (receiver, closing)))
     }))
+}
+
+/// What of a subscription is acknowledged: what the one server can announce; all that was asked of
+/// the federated view, some of whose servers can.
+fn honoured(
+    scope: &Scope,
+    targets: &[(Arc<Server>, SubscriptionFilter)],
+    filter: &SubscriptionFilter,
+) -> SubscriptionFilter {
+    let (Scope::Server(_), [(server, _)]) = (scope, targets) else { return filter.clone() };
+    let Some(ServerEra::Legacy { initialize, .. }) = server.upstream().known_era() else {
+        return filter.clone();
+    };
+    let facts =
+        std::str::from_utf8(&initialize).ok().and_then(|said| ServerFacts::from_initialize_result(said).ok());
+    facts.map_or_else(|| filter.clone(), |facts| filter.restricted_to(&facts))
 }
 
 /// The servers to listen to, each with what is wanted of it. Resources must be readable.

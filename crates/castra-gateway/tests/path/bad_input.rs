@@ -40,7 +40,7 @@ async fn malformed_messages() {
         (br#"{"jsonrpc":"2.0","id":1,"method":7}"#, 400, -32600),
         (br#"{"jsonrpc":"1.0","id":1,"method":"ping"}"#, 400, -32600),
         (br#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":[]}"#, 400, -32600),
-        (deep.as_bytes(), 400, -32700),
+        (deep.as_bytes(), 413, 41301),
     ];
     for (body, status, code) in cases {
         let got = rig.request("POST", "/mcp/files", &[], body).await;

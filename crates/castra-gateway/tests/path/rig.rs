@@ -129,8 +129,7 @@ impl Rig {
             servers: servers.collect(),
             reads_wait: false,
             payload_bytes_max: 1 << 20,
-        })
-        .unwrap();
+        });
         let listener = Listener::bind(ListenConfig {
             name: "gate",
             addresses: vec!["127.0.0.1:0".parse().unwrap()],

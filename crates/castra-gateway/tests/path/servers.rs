@@ -37,19 +37,6 @@ fn event(body: &Value) -> String {
     format!("event: message\ndata: {body}\n\n")
 }
 
-/// A stream of events over chunks.
-pub(crate) fn events(messages: &[Value]) -> Vec<Step> {
-    let mut text = String::from(
-        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n",
-    );
-    for message in messages {
-        let event = event(message);
-        text.push_str(&format!("{:x}\r\n{event}\r\n", event.len()));
-    }
-    text.push_str("0\r\n\r\n");
-    vec![Step::Send(text.into_bytes())]
-}
-
 fn message(seen: &Seen) -> Value {
     serde_json::from_str(&seen.body).unwrap_or_default()
 }
