@@ -30,6 +30,21 @@ impl Context {
         Ok(Self { loaded, out: Out::new(global.json), now: castra_store::clock::now() })
     }
 
+    /// As [`Self::new`], for a command that writes the configuration: the named file need not be there yet.
+    pub(crate) fn to_write(global: &Global) -> Result<Self, Failure> {
+        match &global.config {
+            Some(file) if !file.exists() => {
+                let folder = file.parent().unwrap_or(Path::new(""));
+                let mut loaded = Config::without_file(folder);
+                if let Some(state) = &global.state {
+                    loaded.config.state.dir.clone_from(state);
+                }
+                Ok(Self { loaded, out: Out::new(global.json), now: castra_store::clock::now() })
+            }
+            _ => Self::new(global),
+        }
+    }
+
     pub(crate) fn config(&self) -> &Config {
         &self.loaded.config
     }

@@ -232,6 +232,8 @@ pub(crate) enum Payload {
     Open(Vec<u8>),
     /// Why it cannot be shown.
     Closed(String),
+    /// There is none: nothing was said.
+    None,
 }
 
 /// Opens the payload of an intent or outcome; its digest is checked against the record.
@@ -241,7 +243,7 @@ pub(crate) fn payload(reader: &LogReader, state: &State, entry: &Entry) -> Resul
         Record::Outcome(Outcome { action, commit: Some(commit), .. }) => {
             (format!("{action}/outcome"), commit)
         }
-        _ => return Ok(Payload::Closed("nothing was said".into())),
+        _ => return Ok(Payload::None),
     };
     let sealed = match reader.payload(entry.index)? {
         Some(sealed) if !sealed.is_empty() => sealed,

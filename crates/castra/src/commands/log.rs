@@ -155,6 +155,7 @@ fn show(mut cx: Context, record: RecordRef) -> Outcome {
             let (key, said) = match said {
                 Payload::Open(bytes) => ("payload", as_json(&bytes)),
                 Payload::Closed(why) => ("payload_closed", why.into()),
+                Payload::None => ("payload", Value::Null),
             };
             fields.insert(key.into(), said);
         }
@@ -193,6 +194,7 @@ fn say_record(cx: &mut Context, entry: &Entry, value: &Value, said: &Payload) ->
             cx.out.line(format_args!("  said:\n{pretty}"));
         }
         Payload::Closed(why) => cx.out.line(format_args!("  what was said is not shown: {why}")),
+        Payload::None => {}
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ use std::{
 };
 
 use castra_identity::{SiteRules, TrustDomain};
+use castra_store::StoreError;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -49,13 +50,8 @@ impl fmt::Display for Problem {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// It could not be read.
-    #[error("cannot read {}: {cause}", file.display())]
-    Unreadable {
-        /// The file.
-        file: PathBuf,
-        /// Why.
-        cause: String,
-    },
+    #[error(transparent)]
+    Unreadable(#[from] StoreError),
     /// It says something wrong.
     #[error("{} is not good:{}", file.display(), listed(problems))]
     Wrong {
@@ -98,10 +94,7 @@ impl Config {
         let file = match file {
             Some(file) => file,
             None if default.exists() => &default,
-            None => {
-                let config = Self::default().anchor(folder);
-                return Ok(Loaded { config, file: None, folder: folder.into() });
-            }
+            None => return Ok(Self::without_file(folder)),
         };
         let text = read_file(file)?;
         let folder = file.parent().unwrap_or(Path::new("")).to_owned();
@@ -109,6 +102,11 @@ impl Config {
             Ok(config) => Ok(Loaded { config, file: Some(file.into()), folder }),
             Err(problems) => Err(ConfigError::Wrong { file: file.into(), problems }),
         }
+    }
+
+    /// The configuration of a folder without a file.
+    pub(crate) fn without_file(folder: &Path) -> Loaded {
+        Loaded { config: Self::default().anchor(folder), file: None, folder: folder.into() }
     }
 
     /// What each key may say alone but not together.
@@ -171,8 +169,7 @@ impl Config {
 
 /// Reads a whole file of ours that people write.
 pub(crate) fn read_file(file: &Path) -> Result<String, ConfigError> {
-    castra_store::files::read_text(file, FILE_BYTES_MAX)
-        .map_err(|e| ConfigError::Unreadable { file: file.into(), cause: e.to_string() })
+    Ok(castra_store::files::read_text(file, FILE_BYTES_MAX)?)
 }
 
 /// Reads TOML into a type, complaining about every unknown key at once, else about the first bad value.

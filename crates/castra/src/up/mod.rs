@@ -162,7 +162,7 @@ impl Running {
             servers: server_parts(config, &limits, &authority_pem)?,
             reads_wait: config.record.reads == Reads::Before,
             payload_bytes_max: PAYLOAD_BYTES_MAX,
-        })?;
+        });
         metrics.listener(gate_listener.stats(), "gate");
         metrics.listener(console_listener.stats(), "console");
         metrics.source({

@@ -109,7 +109,8 @@ pub(crate) fn rewrite(
     command: &str,
     args: &[String],
 ) -> Result<Edited, String> {
-    let old = entry_text(text, shape, path).ok_or("the entry is gone")?;
+    let place = entry_span(text, shape, path).ok_or("the entry is gone")?;
+    let old = text.get(place.clone()).unwrap_or_default().to_owned();
     let edited = match shape {
         Shape::Toml => {
             let name = path.last().map(String::as_str).unwrap_or_default();
@@ -117,7 +118,11 @@ pub(crate) fn rewrite(
         }
         Shape::Json(_) | Shape::JsonWithProjects => rewrite_json(text, path, command, args)?,
     };
-    let new = entry_text(&edited, shape, path).ok_or("the edit would lose the entry")?;
+    // All changes are within the entry's place, comments that stay included.
+    let new_len =
+        (old.len() + edited.len()).checked_sub(text.len()).ok_or("the edit would lose the entry")?;
+    let new =
+        edited.get(place.start..place.start + new_len).ok_or("the edit would lose the entry")?.to_owned();
     let shapes = [shape];
     let entries = |text: &str| find(text, &shapes);
     let (before, after) = (entries(text)?, entries(&edited)?);
@@ -171,11 +176,7 @@ fn json_list(items: &[String]) -> String {
     format!("[{}]", items.join(", "))
 }
 
-/// The bytes of an entry: a JSON object, or a TOML table with its header.
-fn entry_text(text: &str, shape: Shape, path: &[String]) -> Option<String> {
-    entry_span(text, shape, path).and_then(|span| text.get(span)).map(str::to_owned)
-}
-
+/// The place of an entry: a JSON object, or a TOML table with its header.
 fn entry_span(text: &str, shape: Shape, path: &[String]) -> Option<std::ops::Range<usize>> {
     match shape {
         Shape::Toml => {
@@ -189,7 +190,8 @@ fn entry_span(text: &str, shape: Shape, path: &[String]) -> Option<std::ops::Ran
 
 /// Puts an entry back if it still says what `rewrite` made of it.
 pub(crate) fn put_back(text: &str, shape: Shape, path: &[String], new: &str, old: &str) -> Option<String> {
-    let span = entry_span(text, shape, path)?;
+    let start = entry_span(text, shape, path)?.start;
+    let span = start..start + new.len();
     (text.get(span.clone())? == new).then(|| jsonc::apply(text, vec![Splice { span, text: old.into() }]))
 }
 

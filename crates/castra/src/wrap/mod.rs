@@ -17,6 +17,7 @@ mod record;
 mod tomlfile;
 
 use std::{
+    collections::BTreeSet,
     io::{BufRead, IsTerminal},
     path::{Path, PathBuf},
 };
@@ -44,7 +45,7 @@ const CLIENT_BYTES_MAX: u64 = 64 << 20;
 const TOKEN_LIFE: std::time::Duration = std::time::Duration::from_secs(365 * 86_400);
 
 pub(crate) fn run(global: &Global, args: &WrapArgs) -> Outcome {
-    let cx = Context::new(global)?;
+    let cx = Context::to_write(global)?;
     if args.undo { undo(cx, args) } else { wrap(cx, global, args) }
 }
 
@@ -96,10 +97,10 @@ fn make_plan(cx: &Context, global: &Global, args: &WrapArgs, config_file: &Path)
             .ok_or_else(|| Failure::usage("your home folder is not known: give it with --home"))?,
     };
     let project = match &args.project {
-        Some(project) => std::path::absolute(project)?,
+        Some(project) => whole(project)?,
         None => std::env::current_dir()?,
     };
-    let home = std::path::absolute(home)?;
+    let home = whole(&home)?;
     let mut texts = Vec::new();
     for place in clients::places(&home, &project) {
         let wanted = args.client.is_empty() || args.client.contains(&place.client);
@@ -120,6 +121,11 @@ fn make_plan(cx: &Context, global: &Global, args: &WrapArgs, config_file: &Path)
         args: &|server, client| connect_args(server, client, config_file, state.as_deref()),
     };
     Ok(plan::plan(texts, &setting))
+}
+
+/// A folder as it is really called: without `..`, through links.
+fn whole(folder: &Path) -> Result<PathBuf, Failure> {
+    std::fs::canonicalize(folder).map_err(|e| Failure::usage(format!("{}: {e}", folder.display())))
 }
 
 fn connect_args(server: &ServerName, client: ClientKind, config: &Path, state: Option<&Path>) -> Vec<String> {
@@ -368,16 +374,32 @@ fn say_plan(out: &mut Out, plan: &Plan, config_file: &Path, additions: &Addition
     }
     out.line("");
     for server in &plan.servers {
-        if let entry::Server::Http { headers, url } = &server.server
-            && headers.is_empty()
-            && url.starts_with("https:")
-        {
-            out.line(format_args!(
-                "{} is reached without credentials. If it asks for a sign-in, leave it out (--skip) or give it a header in castra.toml.",
-                server.name
-            ));
+        let name = &server.name;
+        match &server.server {
+            entry::Server::Http { headers, url } if headers.is_empty() && url.starts_with("https:") => {
+                out.line(format_args!(
+                    "{name} is reached without credentials. If it asks for a sign-in, leave it out (--skip) or give it a header in castra.toml."
+                ));
+            }
+            entry::Server::Command { args, .. } if has_secret(args) => {
+                out.line(format_args!(
+                    "An argument of {name} looks like a secret. It stands in castra.toml, which only you may read; better, give it by a variable."
+                ));
+            }
+            _ => {}
         }
     }
+    for file in plan.files.iter().filter(|f| f.in_project) {
+        out.line(format_args!(
+            "{} belongs to a project. Whoever shares it needs castra, too, at the same place.",
+            file.file.display()
+        ));
+    }
+}
+
+fn has_secret(args: &[String]) -> bool {
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    edit::secret_args(&args).contains(&true)
 }
 
 fn say_lines(out: &mut Out, sign: char, text: &str) {
@@ -387,9 +409,8 @@ fn say_lines(out: &mut Out, sign: char, text: &str) {
 }
 
 fn say_done(out: &mut Out, plan: &Plan, config_file: &Path) {
-    let clients: Vec<&str> = plan.files.iter().map(|f| f.client.title()).collect();
-    let mut clients = clients;
-    clients.dedup();
+    let clients: BTreeSet<&str> = plan.files.iter().map(|f| f.client.title()).collect();
+    let clients: Vec<&str> = clients.into_iter().collect();
     out.line(format_args!(
         "{} servers of {} are behind the gate now.",
         plan.servers.len(),
@@ -460,7 +481,7 @@ fn fuzz(text: &str, shapes: &[Shape]) {
         if let Ok(edited) = edit::rewrite(text, shape, &found.path, "castra", &["connect".into()]) {
             let _ = edit::masked(&edited.old, shape);
             let back = edit::put_back(&edited.text, shape, &found.path, &edited.new, &edited.old);
-            assert!(shape == Shape::Toml || back.as_deref() == Some(text), "an entry was not put back");
+            assert!(back.as_deref() == Some(text), "an entry was not put back");
         }
     }
 }

@@ -32,6 +32,8 @@ pub(crate) struct Plan {
 pub(crate) struct FilePlan {
     pub(crate) client: ClientKind,
     pub(crate) file: PathBuf,
+    /// Whether it lies in a project's folder, and may be shared with others.
+    pub(crate) in_project: bool,
     pub(crate) before: String,
     pub(crate) after: String,
     pub(crate) entries: Vec<EntryPlan>,
@@ -94,8 +96,8 @@ fn plan_file(plan: &mut Plan, place: Place, before: String, setting: &Setting<'_
     let mut after = before.clone();
     let mut entries = Vec::new();
     for found in found {
-        let project = found.project.as_deref().or(project.as_deref());
-        let around = Surroundings { home: setting.home, project, variable: setting.variable };
+        let place = found.project.as_deref().or(project.as_deref());
+        let around = Surroundings { home: setting.home, project: place, variable: setting.variable };
         let server = match entry::read(client, &found.fields, &around) {
             Verdict::Wrapped => {
                 plan.already += 1;
@@ -133,7 +135,8 @@ fn plan_file(plan: &mut Plan, place: Place, before: String, setting: &Setting<'_
         }
     }
     if !entries.is_empty() {
-        plan.files.push(FilePlan { client, file, before, after, entries });
+        let in_project = project.is_some();
+        plan.files.push(FilePlan { client, file, in_project, before, after, entries });
     }
 }
 
