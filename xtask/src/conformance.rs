@@ -1,7 +1,7 @@
-//! The official MCP conformance suite: first directly against our fixture, then through the gate.
+//! The official MCP conformance suite: directly against our fixture, and through the gate.
 //!
-//! The gate passes if no scenario does worse through it than directly, and DNS rebinding is refused.
-//! Then once more with a fixture that speaks only the other era, so that every message is bridged:
+//! With a server of the client's own era no scenario may do worse through the gate than directly, and
+//! DNS rebinding must be refused. With a server that speaks only the other era every message is bridged;
 //! there no scenario may do worse than `eval/conformance/bridged.json` says. The suite itself is a
 //! package of the npm registry; the fixture is `eval/conformance/fixture.mjs`.
 
@@ -18,10 +18,11 @@ use crate::{
     tools::{self, Node},
 };
 
-const REVISIONS: &[&str] = &["2025-11-25", "2026-07-28"];
+/// A client's revision and the only era that the server behind the gate speaks.
+type Pair = (&'static str, &'static str);
 
-/// A client's revision, and the era of a server that it can only reach over the bridge.
-const BRIDGES: &[(&str, &str)] = &[("2025-11-25", "modern"), ("2026-07-28", "legacy")];
+const NATIVE: &[Pair] = &[("2025-11-25", "legacy"), ("2026-07-28", "modern")];
+const BRIDGED: &[Pair] = &[("2025-11-25", "modern"), ("2026-07-28", "legacy")];
 
 /// The suite's scenario that a gate must pass whatever stands behind it.
 const REBINDING: &str = "dns-rebinding-protection";
@@ -47,7 +48,7 @@ pub(crate) fn run() -> Tally {
     let mut tally = Tally::default();
     match castra::built() {
         Ok(program) => {
-            for part in [unbridged(&node, &program), bridged(&node, &program)] {
+            for part in [native(&node, &program), bridged(&node, &program)] {
                 tally.add(part.unwrap_or_else(|why| Tally::failed(format!("conformance: {why}"))));
             }
         }
@@ -57,13 +58,15 @@ pub(crate) fn run() -> Tally {
 }
 
 /// Each era of client with a server of its own era.
-fn unbridged(node: &Node, program: &Path) -> Result<Tally, String> {
+fn native(node: &Node, program: &Path) -> Result<Tally, String> {
     let folder = chores::target().join("conformance");
-    let fixture = Script::start(node, "fixture.mjs", &["0", "both"])?;
-    let direct = suite(node, &fixture.url, REVISIONS, &folder.join("direct"))?;
+    let mut direct = Scores::new();
+    for (revision, era) in NATIVE {
+        let fixture = Script::start(node, "fixture.mjs", &["0", era])?;
+        direct.extend(suite(node, &fixture.url, revision, &folder.join("direct"))?);
+    }
     // What the fixture reaches is kept, so that a weaker fixture cannot hide a weaker gate.
-    let stored = stored("direct.json")?;
-    if stored != direct {
+    if stored("direct.json")? != direct {
         let found = folder.join("direct.json");
         store(&direct, &found)?;
         return Err(format!(
@@ -71,30 +74,31 @@ fn unbridged(node: &Node, program: &Path) -> Result<Tally, String> {
             found.display()
         ));
     }
-    let gate = gate(program, &folder.join("gate"), &fixture)?;
-    let bearer = Script::start(node, "bearer.mjs", &[&gate.url, &gate.token])?;
-    let through = suite(node, &format!("{}/mcp/fixture", bearer.url), REVISIONS, &folder.join("through"))?;
-    let mut tally = compared("direct", &direct, "through", &through);
-    tally.add(gate.log_holds());
+    let (through, mut tally) = through_gate(node, program, NATIVE, "native")?;
+    tally.add(compared("direct", &direct, "through", &through));
     Ok(tally)
 }
 
 /// Each era of client with a server of the other era.
 fn bridged(node: &Node, program: &Path) -> Result<Tally, String> {
-    let folder = chores::target().join("conformance");
-    let mut scores = Scores::new();
-    let mut tally = Tally::default();
-    for (revision, era) in BRIDGES {
+    let (scores, mut tally) = through_gate(node, program, BRIDGED, "bridged")?;
+    store(&scores, &chores::target().join("conformance/bridged.json"))?;
+    tally.add(compared("known", &stored("bridged.json")?, "bridged", &scores));
+    Ok(tally)
+}
+
+/// Runs the suite through a gate per pair; the tally says whether the gates' logs hold.
+fn through_gate(node: &Node, program: &Path, pairs: &[Pair], name: &str) -> Result<(Scores, Tally), String> {
+    let folder = chores::target().join("conformance").join(name);
+    let (mut scores, mut tally) = (Scores::new(), Tally::default());
+    for (revision, era) in pairs {
         let fixture = Script::start(node, "fixture.mjs", &["0", era])?;
         let gate = gate(program, &folder.join(format!("gate-{era}")), &fixture)?;
         let bearer = Script::start(node, "bearer.mjs", &[&gate.url, &gate.token])?;
-        let url = format!("{}/mcp/fixture", bearer.url);
-        scores.extend(suite(node, &url, &[revision], &folder.join(format!("bridged-{era}")))?);
+        scores.extend(suite(node, &format!("{}/mcp/fixture", bearer.url), revision, &folder)?);
         tally.add(gate.log_holds());
     }
-    store(&scores, &folder.join("bridged.json"))?;
-    tally.add(compared("known", &stored("bridged.json")?, "bridged", &scores));
-    Ok(tally)
+    Ok((scores, tally))
 }
 
 fn gate(program: &Path, folder: &Path, fixture: &Script) -> Result<Gate, String> {
@@ -137,25 +141,21 @@ fn worse(direct: Score, through: Option<Score>) -> Option<String> {
     }
 }
 
-fn suite(node: &Node, url: &str, revisions: &[&str], folder: &Path) -> Result<Scores, String> {
-    let mut scores = Scores::new();
-    let program = node.file("@modelcontextprotocol/conformance/dist/index.js");
-    for revision in revisions {
-        let out = folder.join(revision);
-        std::fs::create_dir_all(&out).map_err(|e| format!("{} cannot be made: {e}", out.display()))?;
-        // It exits with 1 for unscored failures too, so only what it prints counts.
-        let mut command = Command::new(&node.node);
-        command.arg(&program).args(["server", "--url", url, "--requirements", revision, "-o"]).arg(&out);
-        let text = run::quiet(&mut command)?.text;
-        std::fs::write(out.join("suite.log"), &text)
-            .map_err(|e| format!("the suite's log cannot be kept: {e}"))?;
-        let found = scenarios(&text);
-        if found.is_empty() {
-            return Err(format!("the suite ran no scenario of {revision} against {url}:\n{text}"));
-        }
-        scores.extend(found.into_iter().map(|(name, score)| (((*revision).to_owned(), name), score)));
+fn suite(node: &Node, url: &str, revision: &str, folder: &Path) -> Result<Scores, String> {
+    let out = folder.join(revision);
+    std::fs::create_dir_all(&out).map_err(|e| format!("{} cannot be made: {e}", out.display()))?;
+    // It exits with 1 for unscored failures too, so only what it prints counts.
+    let mut command = Command::new(&node.node);
+    command.arg(node.file("@modelcontextprotocol/conformance/dist/index.js"));
+    command.args(["server", "--url", url, "--requirements", revision, "-o"]).arg(&out);
+    let text = run::quiet(&mut command)?.text;
+    std::fs::write(out.join("suite.log"), &text)
+        .map_err(|e| format!("the suite's log cannot be kept: {e}"))?;
+    let found = scenarios(&text);
+    if found.is_empty() {
+        return Err(format!("the suite ran no scenario of {revision} against {url}:\n{text}"));
     }
-    Ok(scores)
+    Ok(found.into_iter().map(|(name, score)| ((revision.to_owned(), name), score)).collect())
 }
 
 /// Reads lines such as `✓ tools-list: 3 passed, 0 failed`.
