@@ -426,6 +426,7 @@ Exit codes: 0 done, 1 failed, 2 bad usage.")]
 Examples:
   castra log verify
   castra log verify copy-of-log --key 'castra.example+1a2b3c4d+AbCd…'
+  castra log verify https://castra.example:8441/log --ca ca.pem --key 'castra.example+1a2b3c4d+AbCd…'
   castra log verify --receipt receipt.txt
 
 Exit codes: 0 it holds, 1 failed, 2 it does not hold; the findings say where.")]
@@ -448,6 +449,9 @@ pub(crate) struct VerifyArgs {
     /// A file with an older checkpoint that the log must continue
     #[arg(long, value_name = "FILE", conflicts_with = "receipt")]
     pub(crate) since: Option<PathBuf>,
+    /// A PEM file with the CAs to trust for a URL [default: the system's]
+    #[arg(long, value_name = "FILE", conflicts_with = "receipt")]
+    pub(crate) ca: Option<PathBuf>,
     /// Verify this receipt instead of a log
     #[arg(long, value_name = "FILE")]
     pub(crate) receipt: Option<PathBuf>,

@@ -26,7 +26,9 @@ pub(crate) struct Opened {
 impl Context {
     /// Reads the configuration that the command line names.
     pub(crate) fn new(global: &Global) -> Result<Self, Failure> {
-        let loaded = load(global)?;
+        let loaded = load(global).map_err(|failure| {
+            failure.advise("Mend it, or name the state folder with --state to work without the file.")
+        })?;
         Ok(Self { loaded, out: Out::new(global.json), now: castra_store::clock::now() })
     }
 

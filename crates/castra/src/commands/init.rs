@@ -29,6 +29,10 @@ pub(super) fn run(global: &Global) -> Outcome {
     // In a state folder the state is where the file is.
     let state = if global.state.is_some() && global.config.is_none() { "." } else { "castra-state" };
     let text = CONFIG.replace("{state}", state);
+    if !folder.as_os_str().is_empty() {
+        // A state folder is nobody else's business; any other folder is likely there already.
+        castra_store::files::create_folder(folder, 0o700)?;
+    }
     castra_store::files::write_atomic(&file, text.as_bytes(), 0o644)?;
     write_starter_policy(&policies)?;
     out.value(&json!({ "config": file, "policies": policies }));

@@ -6,6 +6,7 @@ use castra_ledger::{RECEIPT_BYTES_MAX, Receipt, Report, SourceError, TileSource,
 use castra_net::{
     client::machine_tls,
     fetch::{FetchError, FetchLimits, Fetcher},
+    tls::{ClientTlsConfig, client_config},
 };
 use castra_store::{files, log::FolderSource};
 use serde_json::json;
@@ -30,7 +31,7 @@ pub(super) fn run(global: &Global, args: &VerifyArgs) -> Outcome {
     let report = match args.place.as_deref().map(|place| (place, Url::parse(place))) {
         Some((place, Some(url))) => {
             let keys = keys(&args.key, || state_of(global))?;
-            let source = Remote::new(url)?;
+            let source = Remote::new(&url, args.ca.as_deref())?;
             verify(place, &source, &keys, since.as_deref())?
         }
         Some((place, None)) => verify_folder(Path::new(place), &args.key, since.as_deref())?,
@@ -142,8 +143,14 @@ struct Remote {
 }
 
 impl Remote {
-    fn new(url: Url) -> Result<Self, Failure> {
-        let tls = machine_tls(false)?;
+    fn new(url: &Url, ca: Option<&Path>) -> Result<Self, Failure> {
+        let tls = match ca {
+            Some(ca) => {
+                let roots_pem = vec![files::read_bytes(ca, SMALL_BYTES_MAX)?];
+                client_config(&ClientTlsConfig { roots_pem, ..ClientTlsConfig::default() })?
+            }
+            None => machine_tls(false)?,
+        };
         // The one who asks chooses the address, so that private ones are meant.
         let limits = FetchLimits {
             bytes_max: castra_ledger::tile::BUNDLE_BYTES_MAX,

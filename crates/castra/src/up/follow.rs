@@ -31,8 +31,9 @@ use crate::{
     policies,
 };
 
-/// A revoked agent is refused everywhere within a second; this leaves room for the rest.
-const CREDENTIALS_TIME: Duration = Duration::from_millis(250);
+/// How often changes of agents are looked for, which costs some microseconds. A revoked agent is out
+/// well within a second, and one that was just added is in before its first call.
+const CREDENTIALS_TIME: Duration = Duration::from_millis(50);
 /// How often files are looked at.
 const FILES_TIME: Duration = Duration::from_secs(1);
 /// How often certificates of the built-in CA are looked at for renewal.
