@@ -183,6 +183,9 @@ pub fn canonical_resource(uri: &str) -> Option<String> {
         "http" => authority.strip_suffix(":80").unwrap_or(&authority),
         _ => &authority,
     };
+    if authority.is_empty() || authority.starts_with(':') {
+        return None;
+    }
     Some(format!("{scheme}://{authority}{}", path.trim_end_matches('/')))
 }
 

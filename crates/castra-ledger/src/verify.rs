@@ -8,7 +8,7 @@
 
 use std::{collections::HashMap, fmt, ops::Range};
 
-use castra_core::{ActionId, Digest};
+use castra_core::{ActionId, Decision, Digest};
 use serde::Serialize;
 
 use crate::{
@@ -469,7 +469,10 @@ impl Verifier<'_> {
         match record {
             Record::Intent(intent) => {
                 counts.intents += 1;
-                self.links.open.insert(index, intent.action);
+                // An enforced no ends there: nothing was done that could have an outcome.
+                if intent.decision == Decision::Allow || !intent.enforced {
+                    self.links.open.insert(index, intent.action);
+                }
             }
             Record::Outcome(outcome) => {
                 counts.outcomes += 1;

@@ -49,6 +49,9 @@ const ROUNDS_MAX: u8 = 16;
 /// A stream without an event gets a comment after this time, so that nothing between closes it.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
+/// How long a legacy server's further questions are waited for, once it has asked one.
+const ONE_BREATH: Duration = Duration::from_millis(10);
+
 /// Events that are put into one write at most.
 const BURST_BYTES_MAX: usize = 256 << 10;
 
@@ -152,8 +155,14 @@ impl Exchange {
         params: Option<Arc<mcp::headers::ParamHeaders>>,
         purpose: Purpose,
     ) -> Self {
-        let cancel = caller.gate.closing.child_token();
-        let running = caller.session().map(|s| s.running(request.id.raw(), cancel.clone()));
+        // Only a session's client can take a single call back; others close their connection.
+        let (cancel, running) = match caller.session() {
+            Some(session) => {
+                let cancel = caller.gate.closing.child_token();
+                (cancel.clone(), Some(session.running(request.id.raw(), cancel)))
+            }
+            None => (caller.gate.closing.clone(), None),
+        };
         let mut exchange = Self {
             server,
             lane: Lane::Straight,
@@ -203,6 +212,10 @@ impl Exchange {
 
     async fn first_send(&mut self) -> Result<(), Unreached> {
         let request = self.request.clone();
+        if matches!(self.lane, Lane::Straight) && matches!(self.caller.scope, Scope::Server(_)) {
+            let id = RequestId::from(self.id.as_str());
+            return self.send(request, id, forwardable(&self.caller.headers)).await;
+        }
         let limits = ParseLimits::from(&*self.caller.gate.limits);
         // It was parsed when it came in; a name was replaced since, nothing else.
         let Ok(message) = mcp::parse(&request, &limits) else {
@@ -212,7 +225,7 @@ impl Exchange {
         let Message::Request(parsed) = &message else { return Ok(()) };
         match &self.lane {
             Lane::Straight => {
-                let headers = self.headers_for(parsed);
+                let headers = self.headers_of_renamed(parsed);
                 self.send(request.clone(), RequestId::from(parsed.id.raw()), headers).await
             }
             Lane::ToLegacyServer { server, revision, .. } => {
@@ -271,10 +284,10 @@ impl Exchange {
         }
     }
 
-    /// Headers for a request that goes out as it came in.
-    fn headers_for(&self, request: &Request<'_>) -> HeaderMap {
+    /// Headers for a request that goes out under another name than it came in.
+    fn headers_of_renamed(&self, request: &Request<'_>) -> HeaderMap {
         let mut headers = forwardable(&self.caller.headers);
-        if self.caller.scope == Scope::All && request.is_modern() {
+        if request.is_modern() {
             headers.remove("mcp-name");
             headers.extend(standard_headers(request, self.params.as_deref()));
         }
@@ -436,7 +449,7 @@ impl Exchange {
         let limits = ParseLimits::from(&*self.caller.gate.limits);
         let translated = match mcp::parse(&body, &limits) {
             Ok(Message::Response(response)) => match &self.lane {
-                Lane::Straight => Translated::Same,
+                Lane::Straight => Translated::Same(self.ending_of(&response)),
                 Lane::ToLegacyServer { server, client, .. } => {
                     let modern = bridge::legacy_answer_to_modern(&response, &self.method, server, client);
                     Translated::Final(self.under_own_id(modern.into()))
@@ -452,7 +465,7 @@ impl Exchange {
             _ => Translated::Fault("the answer is not a JSON-RPC response".to_owned()),
         };
         match translated {
-            Translated::Same => self.finish(status, body).await,
+            Translated::Same(ending) => self.finish_as(status, body, ending).await,
             Translated::Final(bytes) => {
                 let status = self.status_of(&bytes);
                 self.finish(status, bytes).await;
@@ -525,6 +538,16 @@ impl Exchange {
         }
     }
 
+    /// Whether a legacy server's question may go to this modern client.
+    fn can_pass_on(&self, question: &Bytes) -> bool {
+        let (Some(question), Lane::ToLegacyServer { client, .. }) = (parse_request(question), &self.lane)
+        else {
+            return false;
+        };
+        let may = matches!(question.kind(), MethodKind::ClientRequest(kind) if self.may_ask(kind));
+        may && client.can_answer(&question)
+    }
+
     fn may_ask(&self, kind: InputKind) -> bool {
         let allow = self.server.allow();
         match kind {
@@ -548,25 +571,44 @@ impl Exchange {
     async fn park(&mut self, question: Bytes) {
         let Lane::ToLegacyServer { server, .. } = &self.lane else { return };
         let server = server.clone();
-        let (Some(channel), Source::Events(events)) =
+        let (Some(channel), Source::Events(mut events)) =
             (self.channel.clone(), std::mem::replace(&mut self.source, Source::Nothing))
         else {
             return;
         };
+        // A server that needs several things asks for them in one breath: the client is told once.
+        tokio::time::sleep(ONE_BREATH).await;
+        let mut questions = vec![question];
+        while let Some(Ok(incoming)) = events.try_next() {
+            match incoming {
+                Incoming::Request(more) if self.can_pass_on(&more) => questions.push(more),
+                Incoming::Request(more) => {
+                    if let Some(more) = parse_request(&more) {
+                        self.turn_down(&more, "the client cannot or may not be asked this").await;
+                    }
+                }
+                Incoming::Notification(_) => {}
+                // It does not wait for the answers.
+                answer @ Incoming::Response(_) => {
+                    self.source = Source::Next(answer, Some(events));
+                    return;
+                }
+            }
+        }
         let limits = ParseLimits::from(&*self.caller.gate.limits);
         let request = self.request.clone();
         let Ok(Message::Request(original)) = mcp::parse(&request, &limits) else { return };
         let parked = Parked {
             agent: self.caller.agent.name.clone(),
             key: super::parked::key_of(&original, self.server.name()),
-            questions: vec![question.clone()],
+            questions: questions.clone(),
             channel,
             events,
         };
         match self.caller.gate.parked.put(parked) {
             Ok(state) => {
-                let Some(asked) = parse_request(&question) else { return };
-                let body = bridge::input_required(&[asked], &state, original.id, &server);
+                let asked: Vec<_> = questions.iter().filter_map(parse_request).collect();
+                let body = bridge::input_required(&asked, &state, original.id, &server);
                 self.finish(StatusCode::OK, body.into()).await;
             }
             Err(refusal) => self.finish_refused(&refusal).await,
@@ -706,12 +748,20 @@ impl Exchange {
 
     /// Ends with the server's answer, in the client's form.
     async fn finish(&mut self, status: StatusCode, body: Bytes) {
+        let limits = ParseLimits::from(&*self.caller.gate.limits);
+        let ending = match mcp::parse(&body, &limits) {
+            Ok(Message::Response(response)) => self.ending_of(&response),
+            _ => (Status::UpstreamFailed, None),
+        };
+        self.finish_as(status, body, ending).await;
+    }
+
+    async fn finish_as(&mut self, status: StatusCode, body: Bytes, (ended, code): Ended) {
         let upstream = self.started.elapsed();
         self.server.metrics.took(upstream);
         let Some(purpose) = self.purpose.take() else { return };
         match purpose {
             Purpose::Act(permit) => {
-                let (ended, code) = self.ending_of(&body);
                 let ending = Ending { status: ended, code: code.as_deref(), said: &body, upstream };
                 match permit.conclude(&ending).await {
                     Ok(receipt) => {
@@ -739,21 +789,17 @@ impl Exchange {
     }
 
     /// How the answer reads in the record.
-    fn ending_of(&self, body: &Bytes) -> (Status, Option<String>) {
-        let limits = ParseLimits::from(&*self.caller.gate.limits);
-        match mcp::parse(body, &limits) {
-            Ok(Message::Response(reply)) => match reply.outcome {
-                Outcome::Result(result) => {
-                    if let Some(task) = task_id(&result, reply.text) {
-                        self.caller.gate.tasks.put(&self.caller.agent.name, &task, self.server.name());
-                    }
-                    let status = if result.is_error { Status::ToolError } else { Status::Ok };
-                    let kind = result.result_type.filter(|t| t != "complete");
-                    (status, kind.map(|k| k.chars().take(40).collect()))
+    fn ending_of(&self, reply: &Reply<'_>) -> Ended {
+        match &reply.outcome {
+            Outcome::Result(result) => {
+                if let Some(task) = task_id(result, reply.text) {
+                    self.caller.gate.tasks.put(&self.caller.agent.name, &task, self.server.name());
                 }
-                Outcome::Error(error) => (Status::Error, Some(error.code.to_string())),
-            },
-            _ => (Status::UpstreamFailed, None),
+                let status = if result.is_error { Status::ToolError } else { Status::Ok };
+                let kind = result.result_type.as_deref().filter(|kind| *kind != "complete");
+                (status, kind.map(|kind| kind.chars().take(40).collect()))
+            }
+            Outcome::Error(error) => (Status::Error, Some(error.code.to_string())),
         }
     }
 
@@ -866,8 +912,11 @@ enum Heard {
     Cancelled,
 }
 
+/// How an answer reads in the record: its status, and a code where there is one.
+type Ended = (Status, Option<String>);
+
 enum Translated {
-    Same,
+    Same(Ended),
     Final(Bytes),
     Ask(InputNeeded),
     Fault(String),

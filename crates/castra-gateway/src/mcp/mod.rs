@@ -147,8 +147,11 @@ impl Door<'_> {
                     Ok(Opening::Initialize | Opening::Legacy(_)) => false,
                     Err(fault) => {
                         let code = Some(fault.code());
-                        return self
-                            .refuse(&fault.refusal(), &RefusalContext { code, ..context_of(&message) });
+                        // A modern client could do nothing with the older revisions.
+                        let supported: &[Revision] =
+                            if request.is_modern() { &[Revision::LATEST] } else { &Revision::SUPPORTED };
+                        let context = RefusalContext { code, supported, ..context_of(&message) };
+                        return self.refuse(&fault.refusal(), &context);
                     }
                 }
             }
@@ -159,7 +162,7 @@ impl Door<'_> {
         if modern { self.modern(&message, &bytes).await } else { self.legacy(&message, &bytes).await }
     }
 
-    async fn modern(self, message: &Message<'_>, bytes: &Bytes) -> Response<AnswerBody> {
+    async fn modern(mut self, message: &Message<'_>, bytes: &Bytes) -> Response<AnswerBody> {
         let request = match message {
             Message::Request(request) => request,
             // No core notification goes from client to server over HTTP; closing the stream cancels.
@@ -171,11 +174,11 @@ impl Door<'_> {
                 return self.refuse(&refusal, &context_of(message));
             }
         };
-        if let Err(refusal) = self.check_modern(request) {
-            return self.refuse(&refusal, &context_of(message));
-        }
         if !mcp::exists_in(&request.method, Era::Modern) {
             return self.no_such_method(request);
+        }
+        if let Err(refusal) = self.check_modern(request) {
+            return self.refuse(&refusal, &context_of(message));
         }
         let caller = self.caller(Client::Modern);
         caller.answer(request, bytes).await
@@ -195,7 +198,7 @@ impl Door<'_> {
         headers::check(request, lookup, tool.as_deref()).map_err(|fault| fault.refusal())
     }
 
-    async fn legacy(self, message: &Message<'_>, bytes: &Bytes) -> Response<AnswerBody> {
+    async fn legacy(mut self, message: &Message<'_>, bytes: &Bytes) -> Response<AnswerBody> {
         if let Message::Request(request) = message
             && request.method == "initialize"
         {
@@ -282,14 +285,15 @@ impl Door<'_> {
             })
     }
 
-    fn caller(&self, client: Client) -> Arc<Caller> {
+    /// Hands the request's headers on; the door is not used any more.
+    fn caller(&mut self, client: Client) -> Arc<Caller> {
         Arc::new(Caller {
             gate: self.connection.gate().clone(),
             agent: self.agent.clone(),
             source: self.connection.peer().address.ip(),
             scope: self.scope.clone(),
             client,
-            headers: self.head.headers.clone(),
+            headers: std::mem::take(&mut self.head.headers),
         })
     }
 

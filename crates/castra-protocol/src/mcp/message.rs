@@ -13,7 +13,8 @@ use std::{
 use castra_core::{Limits, Operation, Refusal, RefusalCode, Step};
 
 use super::{
-    ActionOn, MethodKind, NotificationKind, Revision, answer::code, classify, field::Field, meta_key,
+    ActionOn, Era, MethodKind, NotificationKind, Revision, answer::code, classify, exists_in, field::Field,
+    meta_key,
 };
 use crate::json::{self, JsonError, JsonFault, Kind, Scanner, Span, Str, Value};
 
@@ -550,7 +551,8 @@ impl Envelope {
         let inside = &self.inside;
         let meta = self.meta(text)?;
         let field = |name, value| Field { text, name, value };
-        if classify(&method) == MethodKind::Unknown {
+        let removed = meta.protocol_version.is_some() && !exists_in(&method, Era::Modern);
+        if removed || classify(&method) == MethodKind::Unknown {
             // Nothing is known of its parameters, so nothing of them is taken or refused.
             return Ok(Request {
                 text,

@@ -240,9 +240,13 @@ pub fn legacy_replies(parked: &[Request<'_>], responses: &[(String, String)]) ->
     parked.iter().map(reply).collect()
 }
 
-/// The key of a question among the questions of its call: the server's own id of it.
+/// The key of a question among the questions of its call: made of the server's own id of it, which may
+/// be `1` and `"1"` for two of them.
 fn key_of(asked: &Request<'_>) -> String {
-    format!("ask-{}", asked.id.raw())
+    match asked.id.raw().strip_prefix('"').and_then(|id| id.strip_suffix('"')) {
+        Some(text) => format!("ask-{text}"),
+        None => format!("ask-number-{}", asked.id.raw()),
+    }
 }
 
 /// Translates a notification that a legacy server sends about a request. `log_level` is that of the
