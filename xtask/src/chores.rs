@@ -1,6 +1,9 @@
 //! What all chores share: where the workspace is, and how a chore ends.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+};
 
 use crate::tally::Tally;
 
@@ -35,4 +38,25 @@ pub(crate) fn report(tally: Tally) -> Result<(), String> {
 /// Reads a text file of the workspace; the error names it.
 pub(crate) fn read(path: &Path) -> Result<String, String> {
     std::fs::read_to_string(path).map_err(|e| format!("{} cannot be read: {e}", path.display()))
+}
+
+/// A folder of the target folder for one chore, and the lock on it: two runs at once would empty each
+/// other's folders, so the second waits.
+pub(crate) struct Alone {
+    /// The folder.
+    pub(crate) folder: PathBuf,
+    _lock: File,
+}
+
+/// Takes the chore's folder, made if missing.
+pub(crate) fn alone(chore: &str) -> Result<Alone, String> {
+    let folder = target().join(chore);
+    std::fs::create_dir_all(&folder).map_err(|e| format!("{} cannot be made: {e}", folder.display()))?;
+    let path = folder.join("lock");
+    let lock = File::create(&path).map_err(|e| format!("{} cannot be written: {e}", path.display()))?;
+    if lock.try_lock().is_err() {
+        println!("waiting for another run of this chore ({})", path.display());
+        lock.lock().map_err(|e| format!("{} cannot be locked: {e}", path.display()))?;
+    }
+    Ok(Alone { folder, _lock: lock })
 }

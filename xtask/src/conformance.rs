@@ -46,8 +46,8 @@ pub(crate) fn run() -> Tally {
         Err(why) => return Tally::skipped("conformance", why),
     };
     let mut tally = Tally::default();
-    match castra::built() {
-        Ok(program) => {
+    match chores::alone("conformance").and_then(|alone| Ok((alone, castra::built()?))) {
+        Ok((_alone, program)) => {
             for part in [native(&node, &program), bridged(&node, &program)] {
                 tally.add(part.unwrap_or_else(|why| Tally::failed(format!("conformance: {why}"))));
             }

@@ -5,11 +5,15 @@
 //! shell, in a fresh folder, with the built `castra` first in the PATH.
 
 use std::{
+    net::TcpStream,
     path::{Path, PathBuf},
     process::Command,
 };
 
 use crate::{castra, chores, run, tally::Tally};
+
+/// Castra's default ports.
+const PORTS: &[u16] = &[8440, 8441];
 
 /// The two commands that README promises, which `xtask test` itself and its demo part run.
 const PROMISED: &[&str] = &["cargo xtask demo", "cargo xtask test"];
@@ -17,10 +21,18 @@ const PROMISED: &[&str] = &["cargo xtask demo", "cargo xtask test"];
 /// Runs every page that has marked blocks.
 pub(crate) fn run() -> Tally {
     match prepared() {
-        Ok((castra, pages)) => {
+        Ok((castra, pages, alone)) => {
             let mut tally = promised();
+            // The pages show the default ports, so that a gate which runs here already is in the way.
+            if let Some(port) = PORTS.iter().find(|port| TcpStream::connect(("127.0.0.1", **port)).is_ok()) {
+                tally.add(Tally::skipped(
+                    "commands shown in the documentation",
+                    format!("port {port} is in use"),
+                ));
+                return tally;
+            }
             for page in pages {
-                tally.add(run_page(&castra, &page));
+                tally.add(run_page(&castra, &page, &alone.folder));
             }
             tally
         }
@@ -28,10 +40,10 @@ pub(crate) fn run() -> Tally {
     }
 }
 
-fn prepared() -> Result<(PathBuf, Vec<PathBuf>), String> {
+fn prepared() -> Result<(PathBuf, Vec<PathBuf>, chores::Alone), String> {
     let mut pages = vec![chores::root().join("README.md")];
     markdown(&chores::root().join("docs"), &mut pages)?;
-    Ok((castra::built()?, pages))
+    Ok((castra::built()?, pages, chores::alone("documentation")?))
 }
 
 fn markdown(folder: &Path, pages: &mut Vec<PathBuf>) -> Result<(), String> {
@@ -55,7 +67,7 @@ fn promised() -> Tally {
     Tally::check(missing.map(|command| format!("documentation: README.md does not show `{command}`")))
 }
 
-fn run_page(castra: &Path, page: &Path) -> Tally {
+fn run_page(castra: &Path, page: &Path, folder: &Path) -> Tally {
     let name = page.strip_prefix(chores::root()).unwrap_or(page).display().to_string();
     let blocks = match chores::read(page) {
         Ok(text) => blocks(&text),
@@ -64,7 +76,7 @@ fn run_page(castra: &Path, page: &Path) -> Tally {
     if blocks.is_empty() {
         return Tally::default();
     }
-    let outcome = in_fresh_folder(&name).and_then(|folder| {
+    let outcome = in_fresh_folder(folder, &name).and_then(|folder| {
         let mut shell = Command::new("bash");
         shell.arg("-c").arg(script(&blocks)).current_dir(&folder);
         shell.env("PATH", path_with(castra)).env("NO_COLOR", "1").env("HOME", &folder);
@@ -132,8 +144,8 @@ fn script(blocks: &[Block]) -> String {
     script
 }
 
-fn in_fresh_folder(page: &str) -> Result<PathBuf, String> {
-    let folder = chores::target().join("documentation").join(page.replace(['/', '.'], "-"));
+fn in_fresh_folder(folder: &Path, page: &str) -> Result<PathBuf, String> {
+    let folder = folder.join(page.replace(['/', '.'], "-"));
     if folder.exists() {
         std::fs::remove_dir_all(&folder)
             .map_err(|e| format!("{} cannot be emptied: {e}", folder.display()))?;

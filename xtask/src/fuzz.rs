@@ -19,8 +19,8 @@ pub(crate) fn run(executions: u32) -> Tally {
     if !run::exists("c++") {
         return Tally::skipped("fuzz", "libFuzzer needs a C++ compiler; on Debian: apt-get install g++");
     }
-    match prepared() {
-        Ok((host, targets)) => {
+    match chores::alone("fuzz").and_then(|alone| Ok((alone, prepared()?))) {
+        Ok((_alone, (host, targets))) => {
             let mut tally = Tally::default();
             for target in targets {
                 tally.add(smoke(&host, &target, executions));

@@ -42,6 +42,7 @@ struct Bench {
     rust: PathBuf,
     folder: PathBuf,
     gate: Gate,
+    _alone: chores::Alone,
 }
 
 /// A client in one era.
@@ -91,17 +92,17 @@ pub(crate) fn run(extent: Extent) -> Tally {
 }
 
 fn bench(node: tools::Node, python: PathBuf) -> Result<Bench, String> {
+    let alone = chores::alone("interop")?;
+    let folder = &alone.folder;
     let program = castra::built()?;
     let built = run::echoed(&mut run::cargo(&["build", "--package", "castra-demo", "--example", "interop"]))?;
     if !built.success {
         return Err("the Rust client does not build".into());
     }
-    let folder = chores::target().join("interop");
     let work = worktree(&folder.join("work"))?;
-    let gate =
-        castra::gate(&program, &folder.join("gate"), &servers(&node, &python, &folder, &work), POLICY)?;
+    let gate = castra::gate(&program, &folder.join("gate"), &servers(&node, &python, folder, &work), POLICY)?;
     let rust = chores::target().join("debug/examples/interop");
-    Ok(Bench { node, python, rust, folder: work, gate })
+    Ok(Bench { node, python, rust, folder: work, gate, _alone: alone })
 }
 
 /// A git repository with one commit, which the filesystem and git servers work in.

@@ -20,7 +20,7 @@ const PARTS: &[Part] = &[
     ("commands shown in the documentation", docs::run),
     ("fuzz targets", || fuzz::run(fuzz::EXECUTIONS)),
     ("conformance suite", conformance::run),
-    ("other people's servers and clients", || interop::run(interop::Extent::Quick)),
+    ("other people's servers and clients", || interop::run(interop::Extent::Full)),
     ("dependencies", dependencies),
 ];
 
