@@ -205,6 +205,9 @@ Exit codes: 0 added, 1 failed (also when it is there already), 2 bad usage.")]
         /// How long the token is good, such as 30d, or `never` for one without end
         #[arg(long, value_name = "TIME", default_value = "90d", value_parser = life)]
         life: Life,
+        /// Write the token to this file, readable by you only, instead of printing it
+        #[arg(long, value_name = "FILE")]
+        to: Option<PathBuf>,
     },
     /// List the agents
     #[command(after_help = "Example:
@@ -235,6 +238,9 @@ Exit codes: 0 done, 1 failed, 2 bad usage.")]
         /// How long the new token is good, or `never` for one without end
         #[arg(long, value_name = "TIME", default_value = "90d", value_parser = life)]
         life: Life,
+        /// Write the token to this file, readable by you only, instead of printing it
+        #[arg(long, value_name = "FILE")]
+        to: Option<PathBuf>,
     },
     /// Shut an agent out, or end one of its credentials
     #[command(after_help = "Examples:

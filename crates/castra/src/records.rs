@@ -3,7 +3,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    ops::Range,
+    ops::{ControlFlow, Range},
 };
 
 use bytes::Bytes;
@@ -44,11 +44,11 @@ impl Entry {
     }
 }
 
-/// Reads the log from an index to its end, calling `visit` for each entry.
+/// Reads the log from an index to its end, or until `visit` breaks off. Gives the index to go on from.
 pub(crate) fn scan(
     reader: &LogReader,
     from: u64,
-    mut visit: impl FnMut(Entry) -> Result<(), Failure>,
+    mut visit: impl FnMut(Entry) -> Result<ControlFlow<()>, Failure>,
 ) -> Result<u64, Failure> {
     let mut next = from;
     loop {
@@ -57,8 +57,11 @@ pub(crate) fn scan(
             return Ok(next);
         }
         for bytes in entries {
-            visit(Entry { index: next, bytes })?;
+            let visited = visit(Entry { index: next, bytes })?;
             next += 1;
+            if visited.is_break() {
+                return Ok(next);
+            }
         }
     }
 }
@@ -167,7 +170,7 @@ pub(crate) fn newest(reader: &LogReader, wanted: &FilterArgs, limit: usize) -> R
                 kept.pop_front();
             }
         }
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     })?;
     Ok(kept.into())
 }
@@ -199,23 +202,22 @@ pub(crate) struct ActionRecords {
 
 /// Finds the records of an action. Its id begins with its time, which says where to look.
 pub(crate) fn of_action(reader: &LogReader, action: ActionId) -> Result<ActionRecords, Failure> {
-    let mut found: (Option<Entry>, Option<Entry>) = (None, None);
+    let (mut intent, mut outcome) = (None, None);
     let from = first_at(reader, Some(time_of(action)))?;
-    let stop = scan(reader, from, |entry| {
+    scan(reader, from, |entry| {
         match entry.record()? {
-            Record::Intent(intent) if intent.action == action => found.0 = Some(entry.clone()),
-            Record::Outcome(outcome) if outcome.action == action => found.1 = Some(entry.clone()),
-            _ => return Ok(()),
+            Record::Intent(record) if record.action == action => intent = Some(entry.clone()),
+            Record::Outcome(record) if record.action == action => outcome = Some(entry.clone()),
+            _ => {}
         }
-        // Nothing more can come; an error is how a scan is ended early.
-        if found.0.is_some() && found.1.is_some() { Err(Failure::new("found")) } else { Ok(()) }
-    });
-    match (found, stop) {
-        ((Some(intent), outcome), _) => Ok(ActionRecords { intent, outcome }),
-        (_, Err(failure)) => Err(failure),
-        _ => Err(Failure::new(format!("there is no action {action} in this log"))
-            .advise("`castra log query` finds actions by agent, tool and time.")),
-    }
+        // Nothing comes after the outcome.
+        Ok(if outcome.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    })?;
+    let intent = intent.ok_or_else(|| {
+        Failure::new(format!("there is no action {action} in this log"))
+            .advise("`castra log query` finds actions by agent, tool and time.")
+    })?;
+    Ok(ActionRecords { intent, outcome })
 }
 
 /// When an action's id was made: its first ten digits, in base 32, are milliseconds (the ULID form).

@@ -16,17 +16,17 @@ use crate::{
 
 pub(super) fn run(mut cx: Context, command: AgentCommand) -> Outcome {
     match command {
-        AgentCommand::Add { name, group, life } => {
+        AgentCommand::Add { name, group, life, to } => {
             let opened = cx.open_or_create()?;
             let issued = opened.state.add_agent(&name, &group, life.0, cx.now)?;
-            say_token(&mut cx, &name, &issued);
+            hand_over(&mut cx, &name, &issued, to.as_deref())?;
         }
         AgentCommand::List => list(&mut cx)?,
         AgentCommand::Show { name } => show(&mut cx, &name)?,
-        AgentCommand::Rotate { name, overlap, life: Life(life) } => {
+        AgentCommand::Rotate { name, overlap, life: Life(life), to } => {
             let opened = cx.open()?;
             let issued = opened.state.rotate_token(&name, life, overlap.0, cx.now)?;
-            say_token(&mut cx, &name, &issued);
+            hand_over(&mut cx, &name, &issued, to.as_deref())?;
         }
         AgentCommand::Revoke { name, token, certificate } => revoke(&mut cx, &name, token, certificate)?,
         AgentCommand::Cert { name, out, life } => certify(&mut cx, &name, &out, life)?,
@@ -34,19 +34,29 @@ pub(super) fn run(mut cx: Context, command: AgentCommand) -> Outcome {
     Ok(Exit::Done)
 }
 
-/// The only place where a token is shown.
-fn say_token(cx: &mut Context, name: &AgentName, issued: &IssuedToken) {
-    cx.out.value(&json!({
-        "agent": name, "token": issued.token.expose(), "id": issued.id, "expires": issued.expires,
-    }));
-    cx.out.line(issued.token.expose());
+/// The only place where a token is shown, or written for the agent.
+fn hand_over(
+    cx: &mut Context,
+    name: &AgentName,
+    issued: &IssuedToken,
+    to: Option<&Path>,
+) -> Result<(), Failure> {
+    let IssuedToken { token, id, expires, .. } = issued;
+    let end = expires.map_or("without end".to_owned(), |t| format!("good until {}", minute(t)));
+    if let Some(file) = to {
+        files::write_atomic(file, token.expose().as_bytes(), 0o600)?;
+        cx.out.value(&json!({ "agent": name, "file": file, "id": id, "expires": expires }));
+        cx.out.line(format_args!("Wrote token {id} of agent {name} to {}, {end}.", file.display()));
+        return Ok(());
+    }
+    cx.out.value(&json!({ "agent": name, "token": token.expose(), "id": id, "expires": expires }));
+    cx.out.line(token.expose());
     if !cx.out.is_json() {
-        let end = issued.expires.map_or("without end".to_owned(), |t| format!("good until {}", minute(t)));
         remark(format_args!(
-            "Token {} of agent {name}, {end}. It is not shown again: keep it where only the agent can read it.",
-            issued.id
+            "Token {id} of agent {name}, {end}. It is not shown again: keep it where only the agent can read it."
         ));
     }
+    Ok(())
 }
 
 fn list(cx: &mut Context) -> Result<(), Failure> {

@@ -1,5 +1,7 @@
 //! `castra log`: reading the log and proving from it. Verification is in `verify.rs`.
 
+use std::ops::ControlFlow;
+
 use castra_ledger::Record;
 use castra_store::{files, log::LogReader};
 use serde_json::{Value, json};
@@ -86,7 +88,10 @@ fn tail(mut cx: Context, follow: bool, lines: u64, wanted: &FilterArgs) -> Outco
     let mut filter = Filter::new(wanted);
     while !cx.out.is_gone() {
         next = records::scan(&reader, next, |entry| {
-            if filter.admits(entry.index, &entry.record()?) { say_one(&mut cx, &entry) } else { Ok(()) }
+            if filter.admits(entry.index, &entry.record()?) {
+                say_one(&mut cx, &entry)?;
+            }
+            Ok(ControlFlow::Continue(()))
         })?;
         std::thread::sleep(FOLLOW_TIME);
     }
@@ -131,10 +136,8 @@ fn show(mut cx: Context, record: RecordRef) -> Outcome {
             let mut entries = Vec::new();
             records::scan(&reader, index, |entry| {
                 entries.push(entry);
-                // One is enough; an error ends the scan.
-                Err(Failure::new("enough"))
-            })
-            .or_else(|e| if entries.is_empty() { Err(e) } else { Ok(0) })?;
+                Ok(ControlFlow::Break(()))
+            })?;
             if entries.is_empty() {
                 return Err(no_receipt(&reader, index)?);
             }

@@ -1,6 +1,6 @@
 //! `castra policy`: check, test, explain and suggest policies.
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
+use std::{collections::BTreeMap, net::IpAddr, ops::ControlFlow, path::PathBuf};
 
 use castra_core::{
     ActionId, AgentIdentity, AgentName, AuthMethod, Decision, Effect, GroupName, Operation, Protocol,
@@ -248,10 +248,12 @@ fn suggest_from_log(mut cx: Context, wanted: &FilterArgs, output: Option<PathBuf
     records::scan(&reader, 0, |entry| {
         let record = entry.record()?;
         if !filter.admits(entry.index, &record) {
-            return Ok(());
+            return Ok(ControlFlow::Continue(()));
         }
-        let Record::Intent(intent) = record else { return Ok(()) };
-        let Some(resource) = policies::parse_resource(&intent.resource) else { return Ok(()) };
+        let Record::Intent(intent) = record else { return Ok(ControlFlow::Continue(())) };
+        let Some(resource) = policies::parse_resource(&intent.resource) else {
+            return Ok(ControlFlow::Continue(()));
+        };
         let key = (intent.agent.clone(), intent.resource.into_owned(), intent.operation.as_str());
         let observation = seen.entry(key).or_insert_with(|| Observation {
             groups: groups(&catalogue, &intent.agent),
@@ -268,7 +270,7 @@ fn suggest_from_log(mut cx: Context, wanted: &FilterArgs, output: Option<PathBuf
             (observation.last, observation.effect, observation.decision) =
                 (intent.time, intent.effect, intent.decision);
         }
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     })?;
     if seen.is_empty() {
         cx.out.line("Nothing was observed. Run the gate with [policy] mode = \"observe\" for a while.");

@@ -107,6 +107,7 @@ fn bridge(cx: &Context, args: &ConnectArgs) -> Result<Bridge, Failure> {
         url: url.uri().clone(),
         shown: url.to_string(),
         authorization,
+        token_file: file.display().to_string(),
         limits,
         session: Mutex::default(),
         under_way: Mutex::default(),
@@ -121,8 +122,7 @@ fn read_token(file: &Path) -> Result<String, Failure> {
         && facts.permissions().mode() & 0o077 != 0
     {
         let what = format!("{} can be read by others, so its token is no secret", file.display());
-        return Err(Failure::new(what)
-            .advise("Make a new one with `castra agent rotate`, and keep it with chmod 600."));
+        return Err(Failure::new(what).advise("Make a new one with `castra agent rotate AGENT --to FILE`."));
     }
     let text = castra_store::files::read_text(file, TOKEN_BYTES_MAX)?;
     Ok(text.trim().to_owned())
@@ -143,6 +143,8 @@ struct Bridge {
     /// The URL as messages show it.
     shown: String,
     authorization: HeaderValue,
+    /// Where the token came from, for messages.
+    token_file: String,
     limits: Limits,
     session: Mutex<Option<Session>>,
     /// Requests without an answer, by the raw JSON of their ids, for cancelling.
@@ -408,7 +410,10 @@ impl Bridge {
         }
         let words = match status {
             StatusCode::UNAUTHORIZED => {
-                "it does not take the token: make a new one (`castra agent rotate`), or wrap again".to_owned()
+                format!(
+                    "it does not take the token in {file}: `castra agent rotate AGENT --to {file}` makes a new one",
+                    file = self.token_file
+                )
             }
             _ => format!("it answered {status}"),
         };

@@ -485,3 +485,71 @@ fn fuzz(text: &str, shapes: &[Shape]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    /// Files that look like clients', with comments and blanks in odd places.
+    fn json_file() -> impl Strategy<Value = String> {
+        let blank = prop_oneof![
+            Just(""),
+            Just(" "),
+            Just("\n\t"),
+            Just("\r\n  "),
+            Just(" // c\n"),
+            Just("/* , } */")
+        ];
+        let member = prop_oneof![
+            Just("\"command\": \"a b\""),
+            Just("\"args\":[\"x\", \"\\\"\"]"),
+            Just("\"env\": {\"K\": \"s\", }"),
+            Just("\"type\":\"stdio\""),
+            Just("\"url\": \"https://a/\""),
+            Just("\"headers\" : {}"),
+            Just("\"timeout\": 5"),
+        ];
+        let entry = proptest::collection::vec((member, blank.clone(), blank.clone()), 0..6);
+        let entries = proptest::collection::vec((entry, blank, any::<bool>()), 1..3);
+        entries.prop_map(|entries| {
+            let mut text = String::from("{\"mcpServers\": {");
+            for (i, (members, blank, trailing)) in entries.iter().enumerate() {
+                let members: Vec<String> = members.iter().map(|(m, a, b)| format!("{a}{m}{b}")).collect();
+                let end = if *trailing && !members.is_empty() { "," } else { "" };
+                text.push_str(&format!("{blank}\"s{i}\": {{{}{end}{blank}}},", members.join(",")));
+            }
+            text + "}}"
+        })
+    }
+
+    fn toml_file() -> impl Strategy<Value = String> {
+        let line = prop_oneof![
+            Just("command = \"a\""),
+            Just("args = [ \"x\", # c\n \"y\" ]"),
+            Just("env = { K = \"s\" } # e"),
+            Just("env.K = 's'"),
+            Just("url = \"https://a/\""),
+            Just("enabled = true"),
+            Just("# a comment"),
+            Just(""),
+            Just("[mcp_servers.s.env]"),
+            Just("[mcp_servers.s.http_headers]"),
+            Just("[mcp_servers.t]"),
+            Just("[other]"),
+            Just("K = \"\"\"\n[x]\n\"\"\""),
+        ];
+        let ends = prop_oneof![Just("\n"), Just("\r\n")];
+        (proptest::collection::vec(line, 0..10), ends)
+            .prop_map(|(lines, end)| format!("[mcp_servers.s] # mine{end}{}", lines.join(end)))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(512))]
+        #[test]
+        fn entries_are_put_back(json in json_file(), toml in toml_file()) {
+            // These assert that what was rewritten is put back to the byte.
+            super::fuzz_json(&json);
+            super::fuzz_toml(&toml);
+        }
+    }
+}
