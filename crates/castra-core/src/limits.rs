@@ -36,8 +36,10 @@ pub struct Limits {
     pub call_time_max: Duration,
     /// A stream without an event is ended after this time.
     pub stream_idle_max: Duration,
-    /// Connecting to an upstream, or starting it.
+    /// Connecting to an upstream and its handshake.
     pub connect_time_max: Duration,
+    /// Starting an upstream's process and its handshake: a first `npx` or `uvx` downloads the server.
+    pub start_time_max: Duration,
     /// A session that is not used for this long is forgotten.
     pub session_idle_max: Duration,
     /// A call waits this long for the client's input.
@@ -67,6 +69,7 @@ impl Default for Limits {
             call_time_max: Duration::from_secs(300),
             stream_idle_max: Duration::from_secs(300),
             connect_time_max: Duration::from_secs(10),
+            start_time_max: Duration::from_secs(60),
             session_idle_max: Duration::from_secs(3600),
             parked_time_max: Duration::from_secs(600),
             drain_time_max: Duration::from_secs(20),

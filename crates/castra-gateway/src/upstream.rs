@@ -306,7 +306,7 @@ impl Upstream {
                     max: self.limits.children_per_server_max,
                 })?;
             let child = self.spawn().inspect_err(|error| self.failed(error))?;
-            let time_max = self.limits.connect_time_max;
+            let time_max = self.limits.start_time_max;
             let greeted = timeout(time_max, greet(&child, hello, &known)).await;
             let late = UpstreamError::Timeout { awaited: "handshake", after: time_max };
             match greeted.unwrap_or(Err(late)) {

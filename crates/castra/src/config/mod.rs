@@ -424,8 +424,10 @@ pub struct LimitsTable {
     pub call_time_max: Time,
     /// A stream without an event ends after this time.
     pub stream_idle_max: Time,
-    /// Connecting to an upstream, or starting it.
+    /// Connecting to an upstream, and its handshake.
     pub connect_time_max: Time,
+    /// Starting a server's process, and its handshake: a first `npx` or `uvx` downloads the server.
+    pub start_time_max: Time,
     /// A session that is not used for this long is forgotten.
     pub session_idle_max: Time,
     /// A call waits this long for the client's input.
@@ -456,6 +458,7 @@ impl LimitsTable {
             call_time_max: self.call_time_max.0,
             stream_idle_max: self.stream_idle_max.0,
             connect_time_max: self.connect_time_max.0,
+            start_time_max: self.start_time_max.0,
             session_idle_max: self.session_idle_max.0,
             parked_time_max: self.parked_time_max.0,
             drain_time_max: self.drain_time_max.0,
@@ -484,6 +487,7 @@ impl Default for LimitsTable {
             call_time_max: Time(l.call_time_max),
             stream_idle_max: Time(l.stream_idle_max),
             connect_time_max: Time(l.connect_time_max),
+            start_time_max: Time(l.start_time_max),
             session_idle_max: Time(l.session_idle_max),
             parked_time_max: Time(l.parked_time_max),
             drain_time_max: Time(l.drain_time_max),

@@ -185,6 +185,10 @@ impl Running {
         });
         let open = config.console.listen.ip().is_loopback();
         let console = Console::new(ConsoleConfig { sites: parts::console_sites(config)?, open }, view);
+        let gate_listener = gate_listener.on_refusal({
+            let gate = gate.clone();
+            move |source, refusal| gate.record_refusal(&refusal, source)
+        });
         let serving = (
             gate_listener.serve({
                 let gate = gate.clone();
