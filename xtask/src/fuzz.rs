@@ -12,7 +12,7 @@ pub(crate) const EXECUTIONS: u32 = 50_000;
 // forbidden in every crate that is fuzzed.
 const FLAGS: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
      -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
-     -Cllvm-args=-sanitizer-coverage-trace-compares -Cdebug-assertions -Ccodegen-units=1 --cfg fuzzing";
+     -Cllvm-args=-sanitizer-coverage-trace-compares -Cdebug-assertions --cfg fuzzing";
 
 /// Builds and runs every target.
 pub(crate) fn run(executions: u32) -> Tally {
@@ -70,9 +70,23 @@ fn smoke(host: &str, target: &str, executions: u32) -> Tally {
             println!("fuzz {target}: {executions} executions");
             Tally::passed(1)
         }
-        Ok(out) => Tally::failed(format!("fuzz {target}: {}", out.text.trim_end())),
+        Ok(out) => Tally::failed(format!("fuzz {target}: {}", told(&out.text))),
         Err(why) => Tally::failed(format!("fuzz {target}: {why}")),
     }
+}
+
+/// What libFuzzer's output says in a few lines: the panic, and where the input is kept.
+fn told(output: &str) -> String {
+    let mut lines = output.lines();
+    let panic: Vec<&str> = lines
+        .by_ref()
+        .skip_while(|line| !line.contains("panicked at") && !line.contains("ERROR: libFuzzer"))
+        .take_while(|line| !line.starts_with("stack backtrace"))
+        .take(6)
+        .collect();
+    let kept = lines.find(|line| line.contains("Test unit written to"));
+    let told: Vec<&str> = panic.into_iter().chain(kept).collect();
+    if told.is_empty() { output.trim_end().to_owned() } else { told.join("\n") }
 }
 
 fn folder() -> std::path::PathBuf {
