@@ -27,6 +27,7 @@ use crate::{
     mcp::{LinkPool, ParkedCalls, Sessions, SharedRoutes, TaskOwners},
     metrics::{Metrics, Page},
     record::Recorder,
+    standing::Standings,
     upstream::UpstreamConfig,
 };
 
@@ -130,6 +131,7 @@ pub struct Gate {
     pub(crate) engine: ArcSwap<Engine>,
     pub(crate) credentials: ArcSwap<CredentialTable>,
     pub(crate) identities: IdentityCache,
+    pub(crate) standings: Standings,
     pub(crate) issuers: ArcSwap<Vec<Issuer>>,
     pub(crate) sessions: Sessions,
     pub(crate) links: LinkPool,
@@ -162,6 +164,7 @@ impl Gate {
             parts.reads_wait,
             parts.payload_bytes_max,
         ));
+        let closing = CancellationToken::new();
         let gate = Arc::new(Self {
             sessions: Sessions::new(parts.limits.clone(), parts.metrics.clone()),
             links: LinkPool::new(parts.limits.clone()),
@@ -177,7 +180,8 @@ impl Gate {
             credentials: ArcSwap::from_pointee(parts.credentials),
             identities: IdentityCache::new(IDENTITIES_MAX),
             issuers: ArcSwap::from_pointee(parts.issuers),
-            closing: CancellationToken::new(),
+            standings: Standings::new(closing.clone()),
+            closing,
             observe: AtomicBool::new(parts.mode == PolicyMode::Observe),
             servers: ArcSwap::default(),
             certificate_rules: parts.certificate_rules,
@@ -231,10 +235,11 @@ impl Gate {
         self.engine.load_full()
     }
 
-    /// Swaps who is known. Takes effect on the next request; sessions and links of agents that are
-    /// no longer active are closed.
+    /// Swaps who is known. Takes effect on the next request, and on what is open: calls and streams of
+    /// a credential that is revoked end, and sessions and links of agents that are no longer active.
     pub fn replace_credentials(self: &Arc<Self>, table: CredentialTable) {
         self.credentials.store(Arc::new(table));
+        self.standings.review(&self.credentials.load());
         let gate = self.clone();
         tokio::spawn(async move { gate.close_of_revoked().await });
     }
@@ -450,6 +455,7 @@ async fn housekeeping(gate: std::sync::Weak<Gate>, closing: CancellationToken) {
         gate.sessions.close_idle().await;
         gate.links.close_idle().await;
         gate.parked.drop_late();
+        gate.standings.expire(gate.now());
     }
 }
 

@@ -4,7 +4,10 @@
 //! agent is gone from one request to the next and no request sees half a change. Looking up a
 //! token is one SHA-256 and one hash map lookup, and allocates nothing.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use ahash::RandomState;
 use castra_core::{AgentIdentity, AgentName, AuthMethod, Digest, GroupName, PersonIdentity, Timestamp};
@@ -223,6 +226,13 @@ impl CredentialTable {
     /// Every registered agent, in no order.
     pub fn agents(&self) -> impl Iterator<Item = &AgentEntry> {
         self.agents.values()
+    }
+
+    /// The tokens and certificates that are listed and were taken back, by themselves or with their
+    /// agent, as [`AgentIdentity::credential`] names them.
+    pub fn revoked_credentials(&self) -> HashSet<&str> {
+        let listed = self.agent_tokens.values().chain(self.certificates.values());
+        listed.filter(|c| c.standing != Standing::Good).map(|c| &*c.who.credential).collect()
     }
 
     fn active_agent(&self, name: &AgentName) -> Result<&AgentEntry, BadCredential> {

@@ -113,6 +113,8 @@ pub(crate) struct Exchange {
     /// Takes itself out of the session's list of running requests.
     _running: Option<Running>,
     cancel: CancellationToken,
+    /// Ends when the caller's credential does, or the gate.
+    standing: CancellationToken,
     started: Instant,
     rounds: u8,
     streaming: bool,
@@ -156,12 +158,13 @@ impl Exchange {
         purpose: Purpose,
     ) -> Self {
         // Only a session's client can take a single call back; others close their connection.
+        let standing = caller.gate.standings.of(&caller.agent);
         let (cancel, running) = match caller.session() {
             Some(session) => {
-                let cancel = caller.gate.closing.child_token();
+                let cancel = standing.child_token();
                 (cancel.clone(), Some(session.running(request.id.raw(), cancel)))
             }
-            None => (caller.gate.closing.clone(), None),
+            None => (standing.clone(), None),
         };
         let mut exchange = Self {
             server,
@@ -179,6 +182,7 @@ impl Exchange {
             asked: None,
             _running: running,
             cancel,
+            standing,
             started: Instant::now(),
             rounds: 0,
             streaming: false,
@@ -727,7 +731,10 @@ impl Exchange {
                     RefusalCode::UpstreamUnavailable | RefusalCode::UpstreamMisbehaved => {
                         Status::UpstreamFailed
                     }
-                    RefusalCode::Cancelled | RefusalCode::ShuttingDown => Status::Cancelled,
+                    // It was permitted, so a credential that does not count ended since.
+                    RefusalCode::Cancelled | RefusalCode::ShuttingDown | RefusalCode::BadCredential => {
+                        Status::Cancelled
+                    }
                     _ => Status::Refused,
                 };
                 let ending = Ending {
@@ -803,12 +810,18 @@ impl Exchange {
         }
     }
 
-    /// The client took it back, or the gate is going down.
+    /// The client took it back, its credential ended, or the gate is going down.
     async fn cancelled(&mut self) -> Option<Out> {
         self.source = Source::Nothing;
         if self.caller.gate.closing.is_cancelled() {
             let refusal = Refusal::new(Step::Act, RefusalCode::ShuttingDown, "the gate is shutting down")
                 .advise("Try again when it is back");
+            self.finish_refused(&refusal).await;
+            return self.out.pop_front();
+        }
+        if self.standing.is_cancelled() {
+            let reason = "the credential was revoked, or ended, while the request ran";
+            let refusal = Refusal::new(Step::Identify, RefusalCode::BadCredential, reason);
             self.finish_refused(&refusal).await;
             return self.out.pop_front();
         }

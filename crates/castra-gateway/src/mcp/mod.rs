@@ -247,7 +247,7 @@ impl Door<'_> {
             return answer::with_header(response, "allow", "POST");
         }
         match self.session() {
-            Ok(session) => session.stream(self.connection.gate()).await,
+            Ok(session) => session.stream(self.connection.gate().standings.of(&self.agent)).await,
             Err(refusal) => self
                 .refuse(&refusal, &RefusalContext { missing: Missing::Session, ..RefusalContext::default() }),
         }

@@ -327,13 +327,13 @@ impl Session {
         all.entry(server.name().clone()).or_default().restart(self, gate, server);
     }
 
-    /// The client's stream (GET). There is one at a time.
-    pub(crate) async fn stream(self: Arc<Self>, gate: &Arc<Gate>) -> Response<AnswerBody> {
+    /// The client's stream (GET), while its credential stands. There is one at a time.
+    pub(crate) async fn stream(self: Arc<Self>, standing: CancellationToken) -> Response<AnswerBody> {
         let Some(inbox) = self.inbox.lock().take() else {
             let body = r#"{"error":{"code":"busy","message":"the session's stream is open already","advice":"Close the other one first"}}"#;
             return answer::json(StatusCode::CONFLICT, body);
         };
-        let stream = Stream { inbox: Some(inbox), closing: gate.closing.child_token(), session: self };
+        let stream = Stream { inbox: Some(inbox), standing, session: self };
         let events = futures_util::stream::unfold(stream, |mut stream| async move {
             let burst = stream.next().await?;
             Some((burst, stream))
@@ -375,7 +375,7 @@ impl Session {
 struct Stream {
     session: Arc<Session>,
     inbox: Option<mpsc::Receiver<Bytes>>,
-    closing: CancellationToken,
+    standing: CancellationToken,
 }
 
 impl Stream {
@@ -385,7 +385,7 @@ impl Stream {
         tokio::select! {
             message = inbox.recv() => sse::encode(&mut buffer, Some("message"), None, &message?),
             () = self.session.closed.cancelled() => return None,
-            () = self.closing.cancelled() => return None,
+            () = self.standing.cancelled() => return None,
             () = tokio::time::sleep(KEEP_ALIVE) => buffer.extend_from_slice(sse::KEEP_ALIVE),
         }
         while let Ok(message) = inbox.try_recv() {

@@ -83,7 +83,7 @@ pub(crate) async fn answer(
         tokio::spawn(listener.run(sender.clone()));
     }
     drop(sender);
-    let closing = caller.gate.closing.child_token();
+    let closing = caller.gate.standings.of(&caller.agent);
     answer::events(futures_util::stream::unfold(Some(receiver), move |receiver| {
         let (closing, ended) = (closing.clone(), ended.clone());
         async move {

@@ -4,12 +4,10 @@ use castra_core::Limits;
 use serde_json::json;
 
 use crate::{
-    rig::{Rig, Wish},
+    rig::{ALL, Rig, Wish},
     server::Server,
     servers,
 };
-
-const ALL: &str = "permit (principal, action, resource);";
 
 async fn rig() -> (Rig, Server) {
     let server = servers::modern().await;
@@ -94,6 +92,7 @@ async fn headers_must_agree_with_the_body() {
     let unknown = rig.modern("/mcp/files", "tools/explode", json!({})).await;
     assert_eq!((unknown.status.as_u16(), &unknown.json()["error"]["code"]), (404, &json!(-32601)));
     assert_eq!(unknown.json()["id"], 7);
+    rig.close_and_verify().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -112,6 +111,7 @@ async fn a_session_belongs_to_its_agent_and_endpoint() {
     assert_eq!(none.status, 400, "{}", none.body);
     let stream = rig.request("GET", "/mcp/files", &[("accept", "application/json")], b"").await;
     assert_eq!(stream.status, 405);
+    rig.close_and_verify().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -137,4 +137,5 @@ async fn a_server_that_is_down_is_a_clear_answer() {
     assert_eq!(outcomes[0]["status"], "upstream-failed");
     let list = rig.modern("/mcp", "tools/list", json!({})).await.json();
     assert_eq!(list["result"]["_meta"]["castra.dev/unavailable"], json!(["files"]), "{list}");
+    rig.close_and_verify().await;
 }

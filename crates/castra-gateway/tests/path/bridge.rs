@@ -3,11 +3,9 @@
 use serde_json::json;
 
 use crate::{
-    rig::{Rig, Wish},
+    rig::{ALL, Rig, Wish},
     servers,
 };
-
-const ALL: &str = "permit (principal, action, resource);";
 
 async fn both() -> Rig {
     let (modern, legacy) = (servers::modern().await, servers::legacy().await);
@@ -73,6 +71,7 @@ async fn a_new_client_answers_an_old_servers_question() {
     assert_eq!(got.json()["id"], 7);
     let again = rig.modern_as("/mcp/old", "tools/call", retry, able).await;
     assert!(!again.body.contains("hello"), "a state was good twice: {}", again.body);
+    rig.close_and_verify().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -80,6 +79,7 @@ async fn a_new_client_that_cannot_answer_is_not_asked() {
     let rig = both().await;
     let got = rig.modern("/mcp/old", "tools/call", json!({"name": "ask", "arguments": {}})).await;
     assert_eq!(got.json()["result"]["content"][0]["text"], "hello nobody", "{}", got.body);
+    rig.close_and_verify().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -109,6 +109,7 @@ async fn an_old_client_answers_a_new_servers_question() {
     let outcomes = rig.records_of("outcome").await;
     assert_eq!(outcomes.len(), 2);
     assert!(outcomes.iter().all(|o| o["status"] == "ok"), "{outcomes:?}");
+    rig.close_and_verify().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -131,4 +132,5 @@ async fn the_federated_view_joins_both() {
     assert_eq!(read.json()["result"]["contents"][0]["text"], "1", "{}", read.body);
     let nowhere = rig.modern("/mcp", "tools/call", json!({"name": "none__look", "arguments": {}})).await;
     assert!(nowhere.body.contains("no such server"), "{}", nowhere.body);
+    rig.close_and_verify().await;
 }

@@ -1,4 +1,11 @@
 //! The path of an action through a real gate: what users can rely on, promise by promise.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods
+)]
 
 mod rig;
 #[allow(dead_code)]
@@ -8,4 +15,10 @@ mod servers;
 
 mod bad_input;
 mod bridge;
+mod changes;
+mod children;
+mod limits;
 mod promises;
+mod shutdown;
+mod streams;
+mod who;

@@ -70,6 +70,7 @@ async fn a_list_shows_only_what_the_caller_may_use() {
     let names: Vec<_> =
         all["result"]["tools"].as_array().unwrap().iter().map(|t| t["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["files__look", "files__ask"]);
+    rig.close_and_verify().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -80,6 +81,7 @@ async fn observe_mode_records_the_no_and_lets_it_pass() {
     assert!(server.requests().iter().any(|s| s.says("tools/call")));
     let intents = rig.records_of("intent").await;
     assert_eq!((&intents[0]["decision"], &intents[0]["enforced"]), (&json!("deny"), &json!(false)));
+    rig.close_and_verify().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -101,6 +103,7 @@ async fn an_erring_forbid_denies() {
         let got = rig.modern("/mcp/files", "tools/call", call(bad.clone())).await;
         assert_eq!(got.json()["result"]["isError"], true, "{bad}: {}", got.body);
     }
+    rig.close_and_verify().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -115,6 +118,7 @@ async fn what_cannot_be_recorded_does_not_happen() {
     assert!(got.body.contains("could not be recorded"), "{}", got.body);
     assert!(!server.requests().iter().any(|s| s.says("tools/call")), "it happened all the same");
     assert!(rig.gate.ready().iter().any(|check| check.name == "log" && !check.ok));
+    rig.leave_unverified();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -130,6 +134,7 @@ async fn a_changing_call_is_on_disk_before_the_server_hears_of_it() {
         assert!(durable > last, "acknowledged, but not on disk: {durable} <= {last}");
     }
     assert_eq!(server.requests().iter().filter(|s| s.says("tools/call")).count(), 20);
+    rig.close_and_verify().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -152,6 +157,7 @@ async fn without_a_known_credential_nobody_gets_in() {
     let refusals = rig.records_of("refusal").await;
     assert_eq!(refusals.len(), 4);
     assert!(!refusals.iter().any(|r| r.to_string().contains("nonsense")), "a secret is on record");
+    rig.close_and_verify().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -163,4 +169,5 @@ async fn other_sites_pages_are_kept_out() {
         assert_eq!(got.status, 403, "{headers:?}");
         assert_eq!(got.json()["error"]["code"], "foreign-origin");
     }
+    rig.close_and_verify().await;
 }

@@ -1,8 +1,8 @@
 """An MCP server on standard streams that does what its caller asks for, right or wrong.
 
-The first argument is its era: modern, legacy, silent (legacy, says nothing to server/discover),
-touchy (legacy, ends when it is sent server/discover), broken (ends at once). Tools are the ways to
-behave; each is named by what it does.
+The first argument is its era: modern, lasting (modern, whose subscriptions last), legacy, silent
+(legacy, says nothing to server/discover), touchy (legacy, ends when it is sent server/discover),
+broken (ends at once). Tools are the ways to behave; each is named by what it does.
 """
 import json
 import os
@@ -10,8 +10,18 @@ import sys
 import time
 
 ERA = sys.argv[1]
+MODERN = ERA in ("modern", "lasting")
 HELD = []
 GOT = []
+SUBSCRIBED = []
+LISTED = {
+    "pid": {"readOnlyHint": True},
+    "progress": {"readOnlyHint": True},
+    "log": {"readOnlyHint": True},
+    "hold": {"readOnlyHint": True},
+    "die": {"readOnlyHint": True},
+    "change": {"readOnlyHint": True},
+}
 
 
 def write(text):
@@ -23,8 +33,12 @@ def send(**message):
     write(json.dumps({"jsonrpc": "2.0", **message}))
 
 
+def complete(**result):
+    return {"resultType": "complete", **result} if MODERN else result
+
+
 def text(value):
-    return {"content": [{"type": "text", "text": value}]}
+    return complete(content=[{"type": "text", "text": value}])
 
 
 def progress(token, value):
@@ -46,8 +60,10 @@ def call(id, params):
     elif name == "log":
         send(method="notifications/message", params={"level": "info", "data": "hello"})
         send(id=id, result=text("done"))
+    elif name == "pid":
+        send(id=id, result=text(str(os.getpid())))
     elif name == "change":
-        send(method="notifications/tools/list_changed")
+        changed()
         send(id=id, result=text("done"))
     elif name == "ask":
         send(id="q1", method="elicitation/create", params={"message": "sure?", "requestedSchema": {"type": "object"}})
@@ -96,26 +112,44 @@ def call(id, params):
         send(id=id, error={"code": -32602, "message": "no such tool"})
 
 
+def changed():
+    if not MODERN:
+        send(method="notifications/tools/list_changed")
+    for id in SUBSCRIBED:
+        meta = {"io.modelcontextprotocol/subscriptionId": id}
+        send(method="notifications/tools/list_changed", params={"_meta": meta})
+
+
 def subscribe(id):
     meta = {"io.modelcontextprotocol/subscriptionId": id}
     send(method="notifications/subscriptions/acknowledged", params={"_meta": meta, "notifications": {}})
+    if ERA == "lasting":
+        SUBSCRIBED.append(id)
+        return
     send(method="notifications/tools/list_changed", params={"_meta": meta})
     send(method="notifications/cancelled", params={"requestId": id})
+
+
+def tools():
+    schema = {"type": "object"}
+    return [{"name": name, "inputSchema": schema, "annotations": hints} for name, hints in LISTED.items()]
 
 
 def answer(message):
     method, id = message.get("method"), message.get("id")
     if method == "server/discover":
-        if ERA == "modern":
+        if MODERN:
             send(id=id, result={"resultType": "complete", "supportedVersions": ["2026-07-28"], "capabilities": {}})
         elif ERA == "touchy":
             sys.exit(1)
         elif ERA != "silent":
             send(id=id, error={"code": -32601, "message": "Method not found"})
-    elif method == "initialize" and ERA != "modern":
+    elif method == "initialize" and not MODERN:
         version = message["params"]["protocolVersion"]
         info = {"name": "child", "version": "1"}
-        send(id=id, result={"protocolVersion": version, "capabilities": {"tools": {}}, "serverInfo": info})
+        send(id=id, result={"protocolVersion": version, "capabilities": {"tools": {"listChanged": True}}, "serverInfo": info})
+    elif method == "tools/list":
+        send(id=id, result=complete(tools=tools(), **({"ttlMs": 0, "cacheScope": "public"} if MODERN else {})))
     elif method == "tools/call":
         call(id, message["params"])
     elif method == "subscriptions/listen":
