@@ -17,6 +17,9 @@ pub const BUNDLE_BYTES_MAX: usize = TILE_WIDTH as usize * (2 + ENTRY_BYTES_MAX);
 /// Highest tile level that a tree of at most 2^64 entries has.
 pub const LEVEL_MAX: u8 = 7;
 
+/// Where a log writes its next checkpoint before that takes the present one's place.
+pub const CHECKPOINT_NEW: &str = "checkpoint.new";
+
 const HASH_BYTES: usize = 32;
 const TILE_HEIGHT: u32 = 8;
 /// tlog-tiles allows levels up to 63; those above [`LEVEL_MAX`] are never filled.
@@ -29,6 +32,16 @@ pub enum TileKind {
     Hashes(u8),
     /// The entries themselves.
     Entries,
+}
+
+impl TileKind {
+    /// Height in the tree of the hashes that it holds.
+    fn height(self) -> u32 {
+        match self {
+            Self::Hashes(level) => u32::from(level) * TILE_HEIGHT,
+            Self::Entries => 0,
+        }
+    }
 }
 
 /// Which tile: its kind, its index within the level, and its width (256 when it is full).
@@ -45,14 +58,16 @@ pub struct TilePath {
 impl TilePath {
     /// The tile with this index as it is in a log of `size` entries; none when it would be empty.
     pub fn in_log(kind: TileKind, index: u64, size: u64) -> Option<Self> {
-        let height = match kind {
-            TileKind::Hashes(level) => u32::from(level) * TILE_HEIGHT,
-            TileKind::Entries => 0,
-        };
-        let hashes = size.checked_shr(height).unwrap_or(0);
+        let hashes = size.checked_shr(kind.height()).unwrap_or(0);
         let before = index.checked_mul(u64::from(TILE_WIDTH))?;
         let width = hashes.checked_sub(before)?.min(u64::from(TILE_WIDTH)) as u16;
         (width > 0).then_some(Self { kind, index, width })
+    }
+
+    /// The last tile of a kind in a log of `size` entries; none when there is no tile of that kind.
+    pub fn last_in_log(kind: TileKind, size: u64) -> Option<Self> {
+        let last = size.checked_shr(kind.height())?.checked_sub(1)?;
+        Self::in_log(kind, last >> TILE_HEIGHT, size)
     }
 
     /// The full tile in the same place. A log may delete a partial tile once it has the full one.
@@ -68,11 +83,7 @@ impl TilePath {
 
     /// The entries that it spans.
     pub fn entries(&self) -> std::ops::Range<u64> {
-        let height = match self.kind {
-            TileKind::Hashes(level) => u32::from(level) * TILE_HEIGHT,
-            TileKind::Entries => 0,
-        };
-        let scale = |hashes: u64| hashes.checked_mul(1_u64.checked_shl(height)?);
+        let scale = |hashes: u64| hashes.checked_mul(1_u64.checked_shl(self.kind.height())?);
         let start = self.index.saturating_mul(u64::from(TILE_WIDTH));
         let end = start.saturating_add(u64::from(self.width));
         scale(start).unwrap_or(u64::MAX)..scale(end).unwrap_or(u64::MAX)
@@ -246,6 +257,24 @@ pub trait TileSource {
     /// When it cannot be said whether there is something. What is read is not yet trusted; whoever
     /// reads from others takes no more than [`BUNDLE_BYTES_MAX`] bytes and one.
     fn read(&self, path: &str) -> Result<Option<Vec<u8>>, SourceError>;
+
+    /// The paths of all files that are there although a log of `size` entries does not
+    /// [need](is_needed) them. A source that cannot be listed, as a server, knows of none.
+    ///
+    /// # Errors
+    /// When the files cannot be listed.
+    fn others(&self, size: u64) -> Result<Vec<String>, SourceError> {
+        let _ = size;
+        Ok(Vec::new())
+    }
+}
+
+/// Whether a log of `size` entries needs the file at `path`: its checkpoint, its full tiles, and the
+/// partial tiles at its end.
+pub fn is_needed(path: &str, size: u64) -> bool {
+    let tile = || path.parse::<TilePath>().ok();
+    path == "checkpoint"
+        || tile().is_some_and(|tile| TilePath::in_log(tile.kind, tile.index, size) == Some(tile))
 }
 
 /// A part of the log could not be read.
@@ -494,6 +523,10 @@ pub(crate) mod tests {
     impl TileSource for BTreeMap<String, Vec<u8>> {
         fn read(&self, path: &str) -> Result<Option<Vec<u8>>, SourceError> {
             Ok(self.get(path).cloned())
+        }
+
+        fn others(&self, size: u64) -> Result<Vec<String>, SourceError> {
+            Ok(self.keys().filter(|path| !is_needed(path, size)).cloned().collect())
         }
     }
 

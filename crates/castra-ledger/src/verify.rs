@@ -4,7 +4,10 @@
 //!
 //! Who is right when an entry and a tile disagree? The signed root vouches for the tiles on the
 //! right edge of the tree, and each of these for the tiles below it, so trust is handed down from
-//! the checkpoint and a single damaged file is told from its undamaged neighbours.
+//! the checkpoint and a single damaged file is told from its undamaged neighbours. Where the log can
+//! be listed, `others` then looks at every file that the checkpoint does not need.
+
+mod others;
 
 use std::{collections::HashMap, fmt, ops::Range};
 
@@ -75,6 +78,10 @@ pub enum FindingKind {
     Forked,
     /// The older checkpoint cannot be compared.
     Since,
+    /// A file that is no part of the log.
+    Foreign,
+    /// The private journal lacks a record, or has another one than the log.
+    Journal,
 }
 
 /// One thing that is wrong.
@@ -82,7 +89,7 @@ pub enum FindingKind {
 pub struct Finding {
     /// What kind of thing.
     pub kind: FindingKind,
-    /// The file that is at fault, below the log's prefix.
+    /// The file that is at fault, below the log's prefix; `journal/…` for the private journal.
     pub path: String,
     /// The entries concerned, first and one past the last.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -116,6 +123,23 @@ impl Report {
     /// Whether nothing is wrong.
     pub fn holds(&self) -> bool {
         self.checkpoint.is_some() && self.findings.is_empty()
+    }
+
+    /// Adds a finding; only counts it when there are [`FINDINGS_MAX`].
+    pub fn add(&mut self, kind: FindingKind, path: &str, entries: Option<Range<u64>>, message: String) {
+        if self.findings.len() < FINDINGS_MAX {
+            self.findings.push(Finding { kind, path: path.to_owned(), entries, message });
+        } else {
+            self.findings_left_out += 1;
+        }
+    }
+
+    /// Whether a finding names this tile.
+    pub fn is_named(&self, tile: &TilePath) -> bool {
+        !self.findings.is_empty() && {
+            let path = tile.to_string();
+            self.findings.iter().any(|finding| finding.path == path)
+        }
     }
 }
 
@@ -162,6 +186,7 @@ pub fn verify_log(
     if let Some(note) = since {
         verifier.since(note, keys, &checkpoint)?;
     }
+    verifier.others(keys)?;
     verifier.report.counts.open = verifier.links.open.len() as u64;
     Ok(verifier.report)
 }
@@ -551,14 +576,6 @@ impl Report {
     fn total(&self) -> u64 {
         self.findings.len() as u64 + self.findings_left_out
     }
-
-    fn add(&mut self, kind: FindingKind, path: &str, entries: Option<Range<u64>>, message: String) {
-        if self.findings.len() < FINDINGS_MAX {
-            self.findings.push(Finding { kind, path: path.to_owned(), entries, message });
-        } else {
-            self.findings_left_out += 1;
-        }
-    }
 }
 
 /// Which intents still wait for their outcome.
@@ -685,6 +702,61 @@ mod tests {
                 assert_eq!(report.findings[0].path, *path, "{at}: {report}");
             }
         }
+    }
+
+    /// A log that was signed at each of `signed` and has further tiles, of `written` entries, that
+    /// are not signed yet.
+    fn log_with_past(signed: &[u64], written: u64) -> Files {
+        let mut files = Files::new();
+        for size in signed {
+            files.extend(log(*size, 0, 0));
+        }
+        let checkpoint = files["checkpoint"].clone();
+        files.extend(log(written, 0, 0));
+        files.insert("checkpoint".into(), checkpoint);
+        files
+    }
+
+    #[test]
+    fn a_flipped_bit_in_what_is_older_or_newer_than_the_checkpoint_is_named() {
+        for (signed, written) in
+            [(&[10, 42, 46][..], 46), (&[46], 60), (&[46], 300), (&[7, 250, 300, 302], 302), (&[300], 700)]
+        {
+            let files = log_with_past(signed, written);
+            assert!(verify(&files, None).holds(), "{}", verify(&files, None));
+            for (path, bytes) in &files {
+                for at in (0..bytes.len()).step_by(bytes.len() / 12 + 1).chain([bytes.len() - 1]) {
+                    let mut files = files.clone();
+                    files.get_mut(path).expect("file")[at] ^= 1 << (at % 8);
+                    let report = verify(&files, None);
+                    assert!(report.findings.iter().any(|f| f.path == *path), "{path} {at}: {report}");
+                    // Of tiles that nothing vouches for, any may be wrong.
+                    let most = if written > signed[signed.len() - 1] { 3 } else { 1 };
+                    assert!(report.findings.len() <= most, "{path} {at}: {report}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_part_of_the_log_is_named() {
+        let mut files = log(300, 0, 0);
+        files.insert("checkpoint.new".into(), Vec::new());
+        files.insert("tile/0/001.p/99".into(), Vec::new());
+        assert!(verify(&files, None).holds(), "a crash leaves empty files");
+        files.insert("checkpoint.new".into(), log(310, 0, 0)["checkpoint"].clone());
+        assert!(verify(&files, None).holds(), "or a checkpoint that was to come");
+        files.insert("checkpoint.new".into(), b"other".to_vec());
+        files.insert("tile/0/0".into(), Vec::new());
+        files.insert("notes.txt".into(), b"hello".to_vec());
+        assert_eq!(
+            findings(&verify(&files, None)),
+            [
+                (FindingKind::Checkpoint, "checkpoint.new", None),
+                (FindingKind::Foreign, "notes.txt", None),
+                (FindingKind::Foreign, "tile/0/0", None),
+            ]
+        );
     }
 
     #[test]

@@ -242,22 +242,23 @@ fn a_day_at_the_gate() {
     let place = elsewhere.path().join("copy").to_str().unwrap().to_owned();
     assert_eq!(folder.json(&["log", "verify", &place, "--key", &key]).0, Some(0));
 
-    // A flipped bit in any file of it is found. Partial tiles that fuller ones have replaced are no
-    // part of it any more.
-    let size = folder.json(&["log", "verify", &place, "--key", &key]).1["size"].as_u64().unwrap();
-    for file in all_files(&elsewhere.path().join("copy")) {
-        let partial = file.parent().unwrap().extension().is_some_and(|end| end == "p");
-        if partial && !file.ends_with((size % 256).to_string()) {
-            continue;
-        }
+    // A flipped bit in any file of it, or of the journal beside it, is found and named.
+    let state = folder.path().join("castra-state");
+    let whole = folder.json(&["log", "verify"]);
+    assert_eq!((whole.0, &whole.1["journal"]), (Some(0), &whole.1["size"]), "{}", whole.1);
+    let (log, journal) = (elsewhere.path().join("copy"), state.join("journal"));
+    let files = all_files(&log).into_iter().map(|file| (file, &log, vec![place.as_str(), "--key", &key]));
+    let segments =
+        all_files(&journal).into_iter().filter(|file| file.extension().is_some_and(|end| end == "seg"));
+    for (file, root, args) in files.chain(segments.map(|file| (file, &state, vec![]))) {
         let good = fs::read(&file).unwrap();
         let mut bad = good.clone();
         let middle = bad.len() / 2;
         bad[middle] ^= 1;
         fs::write(&file, bad).unwrap();
-        let (code, report) = folder.json(&["log", "verify", &place, "--key", &key]);
-        assert_eq!(code, Some(2), "{}: {report}", file.display());
-        assert_ne!(report["findings"][0]["message"], Value::Null, "{report}");
+        let (code, report) = folder.json(&[&["log", "verify"], &args[..]].concat());
+        let named = file.strip_prefix(root).unwrap().to_str().unwrap();
+        assert_eq!((code, &report["findings"][0]["path"]), (Some(2), &json!(named)), "{report}");
         fs::write(&file, good).unwrap();
     }
 }

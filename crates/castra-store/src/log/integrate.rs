@@ -7,14 +7,14 @@
 use std::{
     collections::BTreeSet,
     fs::{self, File, OpenOptions},
-    io::Write,
+    io::{ErrorKind, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
 use castra_ledger::{
     Checkpoint, Signer, TileSource,
-    tile::{TilePath, TreeBuilder},
+    tile::{CHECKPOINT_NEW, LEVEL_MAX, TileKind, TilePath, TreeBuilder},
 };
 
 use super::{
@@ -59,6 +59,24 @@ impl Integrator {
     /// Size of the checkpoint.
     pub(super) fn size(&self) -> u64 {
         self.builder.size()
+    }
+
+    /// Deletes what a crash left between writing and signing: a next checkpoint, and partial tiles
+    /// beyond the present one. Their records, in the journal up to `end`, come into tiles again, but
+    /// not always into tiles of the same width, and a torn one must not stay among those that are
+    /// kept. Tiles beyond `end` are not from a crash, and verification is to name them.
+    pub(super) fn clear_unsigned(&self, end: u64) {
+        delete(&self.dir.join(CHECKPOINT_NEW));
+        if end == self.size() {
+            return;
+        }
+        let kinds = (0..=LEVEL_MAX).map(TileKind::Hashes).chain([TileKind::Entries]);
+        for edge in kinds.filter_map(|kind| TilePath::last_in_log(kind, end)).filter(TilePath::is_partial) {
+            let signed = TilePath::in_log(edge.kind, edge.index, self.size()).map_or(0, |tile| tile.width);
+            for width in signed + 1..=edge.width {
+                delete(&self.dir.join(TilePath { width, ..edge }.to_string()));
+            }
+        }
     }
 
     /// Brings tiles and checkpoint up to date with further durable records.
@@ -122,7 +140,7 @@ impl Integrator {
     }
 
     fn replace_checkpoint(&self, note: &str) -> Result<(), LogError> {
-        let (new, path) = (self.dir.join("checkpoint.new"), self.dir.join("checkpoint"));
+        let (new, path) = (self.dir.join(CHECKPOINT_NEW), self.dir.join("checkpoint"));
         let mut file = OpenOptions::new()
             .write(true)
             .create(true)
@@ -147,5 +165,14 @@ impl Integrator {
                 tracing::warn!(folder = %folder.display(), %cause, "cannot delete partial tiles of the log");
             }
         }
+    }
+}
+
+fn delete(path: &Path) {
+    match fs::remove_file(path) {
+        Err(cause) if cause.kind() != ErrorKind::NotFound => {
+            tracing::warn!(path = %path.display(), %cause, "cannot delete what a crash left of the log");
+        }
+        _ => {}
     }
 }

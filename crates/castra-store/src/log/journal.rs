@@ -236,7 +236,8 @@ fn settle(segment: &Segment, uncovered: Option<u64>, end: u64, torn: bool) -> Re
     file.sync_all().map_err(LogError::io("sync", path))
 }
 
-fn later_group_follows(segment: &Segment, at: u64, index: u64) -> Result<bool, LogError> {
+/// Whether an intact record that was written later than `index` follows in the segment.
+pub(super) fn later_group_follows(segment: &Segment, at: u64, index: u64) -> Result<bool, LogError> {
     let path = &segment.path;
     let mut file = File::open(path).map_err(LogError::io("open", path))?;
     let mut rest = Vec::new();
@@ -275,7 +276,8 @@ pub(super) struct Scan<'a> {
 }
 
 impl<'a> Scan<'a> {
-    fn open(segment: &'a Segment) -> Result<Self, LogError> {
+    /// At the first record. A wrong header shows at the first step.
+    pub(super) fn open(segment: &'a Segment) -> Result<Self, LogError> {
         let mut scan = Self::at(segment, 0, segment.first)?;
         let mut head = [0; SEGMENT_HEAD];
         let whole = scan.length >= SEGMENT_HEAD as u64;
@@ -299,7 +301,7 @@ impl<'a> Scan<'a> {
     }
 
     /// The entry of the record that [`Self::read`] came to last.
-    fn entry(&self) -> &[u8] {
+    pub(super) fn entry(&self) -> &[u8] {
         self.body.get(..self.entry_bytes).unwrap_or_default()
     }
 
@@ -316,7 +318,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Reads a record and checks all of it.
-    fn read(&mut self) -> Result<Step, LogError> {
+    pub(super) fn read(&mut self) -> Result<Step, LogError> {
         let (head, head_bytes) = match self.head()? {
             Ok(head) => head,
             Err(step) => return Ok(step),

@@ -19,6 +19,7 @@ mod queue;
 mod reader;
 #[cfg(test)]
 mod tests;
+mod verify;
 
 use std::{
     fs::{File, OpenOptions},
@@ -40,6 +41,7 @@ pub use self::{
     error::LogError,
     frame::{PAYLOAD_BYTES_MAX, fuzz_segment},
     reader::{ENTRIES_MAX, FolderSource, LogReader},
+    verify::verify_journal,
 };
 use self::{
     integrate::Integrator,
@@ -163,6 +165,7 @@ impl Log {
         let integrator = Integrator::open(&dir.join("log"), signer, has_records)?;
         let signed = integrator.size();
         let found = recover(&journal_dir, signed)?;
+        integrator.clear_unsigned(signed + found.records.len() as u64);
         let recovery =
             Recovery { signed, recovered: found.records.len() as u64, torn_bytes: found.torn_bytes };
         if recovery.recovered > 0 || recovery.torn_bytes > 0 {

@@ -2,11 +2,12 @@
 //! serves under `/log/`, and for the writing process itself.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, Read},
     ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -15,16 +16,27 @@ use castra_ledger::{
     Checkpoint, Receipt, SourceError, TileSource, leaf_hash,
     merkle::{inclusion_proof, verify_inclusion},
     note::NOTE_BYTES_MAX,
-    tile::{BUNDLE_BYTES_MAX, TILE_WIDTH, TileKind, TileNodes, TilePath, read_entries},
+    tile::{
+        BUNDLE_BYTES_MAX, CHECKPOINT_NEW, TILE_WIDTH, TileKind, TileNodes, TilePath, is_needed, read_entries,
+    },
 };
 use parking_lot::Mutex;
 
 use super::{LogError, journal::Lookup};
 
+/// Folders within each other: `tile`, the level, six groups of an index, and `.p`.
+const FOLDERS_DEEP_MAX: usize = 9;
+/// Files that a log does not need: up to 255 partial tiles at the end of each of its levels.
+const OTHERS_MAX: usize = 65_536;
+/// A tile that was changed this long ago is not being written any more.
+const WRITE_TIME_MAX: Duration = Duration::from_millis(200);
+const LOOK_TIME: Duration = Duration::from_millis(50);
+const LOOKS_MAX: u32 = 20;
 /// Entries that are read in one call.
 pub const ENTRIES_MAX: usize = 4096;
 
-/// A folder with a log's public files: `checkpoint` and `tile/…`. Reads nothing else.
+/// A folder with a log's public files: `checkpoint`, for a moment the next one, and `tile/…`. Reads
+/// nothing else.
 #[derive(Debug, Clone)]
 pub struct FolderSource {
     dir: PathBuf,
@@ -40,7 +52,7 @@ impl FolderSource {
 impl TileSource for FolderSource {
     fn read(&self, path: &str) -> Result<Option<Vec<u8>>, SourceError> {
         let max = match path {
-            "checkpoint" => NOTE_BYTES_MAX,
+            "checkpoint" | CHECKPOINT_NEW => NOTE_BYTES_MAX,
             _ if path.parse::<TilePath>().is_ok() => BUNDLE_BYTES_MAX,
             _ => return Ok(None),
         };
@@ -58,6 +70,70 @@ impl TileSource for FolderSource {
             Err(cause) => Err(SourceError { path: path.to_owned(), cause: cause.to_string() }),
         }
     }
+
+    /// Waits a moment for tiles that a running gate has just written and is about to sign, so that
+    /// none is met half written.
+    fn others(&self, size: u64) -> Result<Vec<String>, SourceError> {
+        let mut others = Vec::new();
+        list(&self.dir, "", FOLDERS_DEEP_MAX, &mut |path| {
+            if !is_needed(&path, size) {
+                others.push(path);
+            }
+            if others.len() <= OTHERS_MAX {
+                return Ok(());
+            }
+            Err(format!("there are more than {OTHERS_MAX} files that the log does not need"))
+        })?;
+        for _ in 0..LOOKS_MAX {
+            if !self.is_being_written(&others)? {
+                break;
+            }
+            std::thread::sleep(LOOK_TIME);
+        }
+        others.sort();
+        Ok(others)
+    }
+}
+
+impl FolderSource {
+    /// Whether some of these tiles are not signed and were changed just now.
+    fn is_being_written(&self, paths: &[String]) -> Result<bool, SourceError> {
+        let note = self.read("checkpoint")?.and_then(|note| String::from_utf8(note).ok());
+        let size = note.and_then(|note| head_of(&note).ok()).map_or(0, |head| head.size);
+        let is_signed = |path: &String| path.parse().is_ok_and(|tile: TilePath| tile.entries().end <= size);
+        let is_new = |path: &String| {
+            let changed = fs::metadata(self.dir.join(path)).and_then(|meta| meta.modified());
+            changed.is_ok_and(|changed| changed.elapsed().is_ok_and(|ago| ago < WRITE_TIME_MAX))
+        };
+        Ok(paths.iter().any(|path| !is_signed(path) && is_new(path)))
+    }
+}
+
+/// Gives the path of every file below a folder. Symbolic links are not followed: they count as files.
+fn list(
+    dir: &Path,
+    below: &str,
+    deep: usize,
+    each: &mut dyn FnMut(String) -> Result<(), String>,
+) -> Result<(), SourceError> {
+    let failed = |cause: String| SourceError { path: below.to_owned(), cause };
+    let items = match fs::read_dir(dir.join(below)) {
+        Ok(items) => items,
+        // A folder of partial tiles goes when the full tile comes.
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(cause) => return Err(failed(cause.to_string())),
+    };
+    for item in items {
+        let item = item.map_err(|cause| failed(cause.to_string()))?;
+        let slash = if below.is_empty() { "" } else { "/" };
+        let path = format!("{below}{slash}{}", item.file_name().to_string_lossy());
+        let is_folder = item.file_type().is_ok_and(|kind| kind.is_dir());
+        match (is_folder, deep.checked_sub(1)) {
+            (true, Some(deep)) => list(dir, &path, deep, each)?,
+            _ => each(path).map_err(failed)?,
+        }
+    }
+    Ok(())
 }
 
 /// Reads the log of a state folder. Cheap to clone.

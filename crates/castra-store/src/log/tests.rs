@@ -64,7 +64,10 @@ fn wait<T>(future: impl Future<Output = T>) -> T {
 
 fn verify(dir: &Path) -> Report {
     let source = FolderSource::open(&dir.join("log"));
-    verify_log(&source, &[signer().verifier_key().clone()], None, &mut |_| ()).expect("can be read")
+    let keys = [signer().verifier_key().clone()];
+    let mut report = verify_log(&source, &keys, None, &mut |_| ()).expect("can be read");
+    assert!(verify_journal(dir, &mut report).expect("can be read").is_some());
+    report
 }
 
 /// All entries and payloads are there, by every way of reading, and the log holds.
@@ -495,37 +498,94 @@ fn many_callers_wait_at_once() {
     assert_eq!(verify(dir.path()).entries, 3200);
 }
 
-#[test]
-fn a_flipped_bit_in_any_public_file_is_named_by_verify() {
-    let dir = folder();
-    let log = open(dir.path(), unsigned());
-    append(&log, 0..300);
-    drop(log);
-    let root = dir.path().join("log");
-    let mut folders = vec![root.clone()];
-    let mut files = Vec::new();
+/// All files below a folder, by their paths within it.
+fn all_files(dir: &Path) -> Vec<String> {
+    let (mut folders, mut files) = (vec![dir.to_owned()], Vec::new());
     while let Some(folder) = folders.pop() {
         for item in fs::read_dir(folder).expect("folder") {
             let path = item.expect("item").path();
-            if path.is_dir() { folders.push(path) } else { files.push(path) }
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                files.push(path.strip_prefix(dir).expect("below").to_str().expect("text").to_owned());
+            }
         }
     }
-    // checkpoint, tile/0/000, tile/0/001.p/44, tile/1/000.p/1, and two bundles.
-    assert_eq!(files.len(), 6, "{files:?}");
-    for file in files {
-        let name = file.strip_prefix(&root).expect("below").to_str().expect("text").to_owned();
-        let good = fs::read(&file).expect("reads");
-        for at in (0..good.len()).step_by(good.len() / 8 + 1) {
-            let mut bad = good.clone();
-            bad[at] ^= 4;
-            fs::write(&file, bad).expect("writes");
-            let report = verify(dir.path());
-            assert_eq!(report.findings.len(), 1, "{name} {at}: {report}");
-            assert_eq!(report.findings[0].path, name, "{at}: {report}");
+    files.sort();
+    files
+}
+
+/// A log that was signed at several sizes, and whose newest tiles and records are not signed: as a
+/// crash between the two leaves it.
+fn grown() -> TempDir {
+    let dir = folder();
+    for end in [3, 40, 46, 250, 290, 300, 310] {
+        let log = open(dir.path(), LogOptions { segment_bytes: 2000, ..unsigned() });
+        append(&log, log.status().next..end);
+        drop(log);
+        if end == 300 {
+            fs::copy(dir.path().join("log/checkpoint"), dir.path().join("kept")).expect("kept");
         }
-        fs::write(&file, good).expect("writes");
     }
-    assert!(verify(dir.path()).holds());
+    fs::rename(dir.path().join("kept"), dir.path().join("log/checkpoint")).expect("goes back");
+    dir
+}
+
+#[test]
+fn every_file_of_the_log_has_its_say_and_no_other() {
+    let dir = grown();
+    let partials =
+        |end: &str| all_files(&dir.path().join("log")).into_iter().filter(|p| p.contains(end)).count();
+    // Widths 34, 44 and 54 of hashes and entries, and one of level 1.
+    assert_eq!((partials("001.p/"), partials("000.p/")), (6, 1));
+    let report = verify(dir.path());
+    assert!(report.holds(), "{report}");
+
+    // What a crash left goes when the log is opened; the records are in the journal.
+    fs::write(dir.path().join("log/checkpoint.new"), b"cut").expect("writes");
+    fs::write(dir.path().join("log/tile/0/001.p/50"), b"torn").expect("writes");
+    let paths = |report: Report| report.findings.into_iter().map(|f| f.path).collect::<Vec<_>>();
+    assert_eq!(paths(verify(dir.path())), ["checkpoint.new", "tile/0/001.p/50"]);
+    drop(open(dir.path(), quick()));
+    check(dir.path(), 310);
+
+    fs::write(dir.path().join("log/tile/0/notes"), b"").expect("writes");
+    std::os::unix::fs::symlink("entries", dir.path().join("log/tile/1/x001")).expect("links");
+    assert_eq!(paths(verify(dir.path())), ["tile/0/notes", "tile/1/x001"]);
+}
+
+#[test]
+fn a_journal_without_what_is_signed_is_named() {
+    let dir = grown();
+    let all = segments(&dir.path().join("journal")).expect("lists");
+    let (second, last) = (&all[1], all.last().expect("a segment"));
+    let name = |segment: &journal::Segment| format!("journal/{:020}.seg", segment.first);
+    let found = |report: Report| {
+        report.findings.into_iter().map(|f| (f.kind, f.path, f.entries.expect("entries"))).collect::<Vec<_>>()
+    };
+    let without = |first: usize, then: Option<usize>| {
+        let here = folder();
+        copy(dir.path(), here.path());
+        for segment in &all[first..then.unwrap_or(all.len())] {
+            let path = here.path().join(name(segment));
+            fs::remove_file(path).expect("removes");
+        }
+        found(verify(here.path()))
+    };
+    assert_eq!(without(1, Some(2)), [(FindingKind::Journal, name(&all[2]), second.first..all[2].first)]);
+    assert_eq!(without(0, None), [(FindingKind::Journal, "journal".to_owned(), 0..300)]);
+    // The records of the last segment are not signed yet.
+    assert_eq!((last.first, without(all.len() - 1, None)), (300, vec![]));
+
+    // An entry that is whole, but is not the one in the log.
+    let path = dir.path().join(name(second));
+    let first = second.first;
+    let mut bytes = Vec::new();
+    frame::push_segment_head(&mut bytes, first);
+    (first..all[2].first)
+        .for_each(|n| frame::push_frame(&mut bytes, n, first, &entry(n + u64::from(n == 5)), &[]));
+    fs::write(path, bytes).expect("writes");
+    assert_eq!(found(verify(dir.path())), [(FindingKind::Journal, name(second), 5..6)]);
 }
 
 #[test]
@@ -594,5 +654,24 @@ proptest! {
         prop_assert!(size >= acknowledged);
         drop(log);
         check(dir.path(), size);
+    }
+
+    /// Nothing that is public, and nothing of the journal that is signed, can change unnoticed.
+    #[test]
+    fn a_flipped_bit_anywhere_is_named(flips in proptest::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), 0_u32..8), 10)) {
+        let dir = grown();
+        let is_signed = |path: &String| path.starts_with("log/") || path.ends_with(".seg") && *path != "journal/00000000000000000300.seg";
+        let files: Vec<_> = all_files(dir.path()).into_iter().filter(is_signed).collect();
+        for (file, at, bit) in flips {
+            let (name, path) = (&files[file.index(files.len())], dir.path().join(&files[file.index(files.len())]));
+            let good = fs::read(&path).expect("reads");
+            let mut bad = good.clone();
+            bad[at.index(good.len())] ^= 1 << bit;
+            fs::write(&path, bad).expect("writes");
+            let report = verify(dir.path());
+            let name = name.strip_prefix("log/").unwrap_or(name);
+            prop_assert!(report.findings.iter().any(|f| f.path == name), "{name}: {report}");
+            fs::write(&path, good).expect("writes");
+        }
     }
 }

@@ -8,7 +8,10 @@ use castra_net::{
     fetch::{FetchError, FetchLimits, Fetcher},
     tls::{ClientTlsConfig, client_config},
 };
-use castra_store::{files, log::FolderSource};
+use castra_store::{
+    files,
+    log::{FolderSource, verify_journal},
+};
 use serde_json::json;
 
 use crate::{
@@ -28,11 +31,11 @@ pub(super) fn run(global: &Global, args: &VerifyArgs) -> Outcome {
         return receipt(global, args, file, &mut out);
     }
     let since = args.since.as_ref().map(|file| files::read_bytes(file, SMALL_BYTES_MAX)).transpose()?;
-    let report = match args.place.as_deref().map(|place| (place, Url::parse(place))) {
+    let (report, journal) = match args.place.as_deref().map(|place| (place, Url::parse(place))) {
         Some((place, Some(url))) => {
             let keys = keys(&args.key, || state_of(global))?;
             let source = Remote::new(&url, args.ca.as_deref())?;
-            verify(place, &source, &keys, since.as_deref())?
+            (verify(place, &source, &keys, since.as_deref())?, None)
         }
         Some((place, None)) => verify_folder(Path::new(place), &args.key, since.as_deref())?,
         None => verify_folder(&state_of(global)?, &args.key, since.as_deref())?,
@@ -44,10 +47,14 @@ pub(super) fn run(global: &Global, args: &VerifyArgs) -> Outcome {
         "root": report.checkpoint.as_ref().map(|c| c.root),
         "entries": report.entries,
         "counts": report.counts,
+        "journal": journal,
         "findings": report.findings,
         "findings_left_out": report.findings_left_out,
     }));
     out.line(report.to_string().trim_end());
+    if let Some(records) = journal {
+        out.line(format_args!("The journal beside it was read too: {records} whole records."));
+    }
     Ok(if report.holds() { Exit::Done } else { Exit::Found })
 }
 
@@ -55,19 +62,22 @@ fn state_of(global: &Global) -> Result<PathBuf, Failure> {
     Ok(Context::new(global)?.state_dir().to_owned())
 }
 
-/// Verifies a state folder, or a copy of its log folder.
-pub(super) fn verify_folder(
+/// Verifies a state folder with its journal, or a copy of its log folder. Gives the records that
+/// the journal has, if there is one.
+fn verify_folder(
     place: &Path,
     keys_given: &[String],
     since: Option<&[u8]>,
-) -> Result<Report, Failure> {
+) -> Result<(Report, Option<u64>), Failure> {
     let log = [place.join("log"), place.to_owned()].into_iter().find(|dir| dir.join("checkpoint").exists());
     let Some(log) = log else {
         let what = format!("there is no log in {}: a log has a file called checkpoint", place.display());
         return Err(Failure::new(what).advise("Give a state folder, or a copy of its log folder."));
     };
     let keys = keys(keys_given, || Ok(place.to_owned()))?;
-    verify(&place.display().to_string(), &FolderSource::open(&log), &keys, since)
+    let mut report = verify(&place.display().to_string(), &FolderSource::open(&log), &keys, since)?;
+    let journal = if log == place { None } else { verify_journal(place, &mut report)? };
+    Ok((report, journal))
 }
 
 fn verify(
