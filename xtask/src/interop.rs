@@ -136,7 +136,7 @@ fn servers(node: &tools::Node, python: &Path, folder: &Path, work: &Path) -> Str
     let table = |name: &str, command: &[&Path], rest: &str| {
         format!("[[server]]\nname = {name:?}\ncommand = {command:?}\n{rest}")
     };
-    let memory = folder.join("memory.jsonl");
+    let memory = folder.join("gate/memory.jsonl");
     [
         table(
             "everything",
