@@ -42,7 +42,7 @@ pub struct Limits {
     pub start_time_max: Duration,
     /// A session that is not used for this long is forgotten.
     pub session_idle_max: Duration,
-    /// A call waits this long for the client's input.
+    /// A call waits this long for the client's input. The call's own time goes on, so less than that.
     pub parked_time_max: Duration,
     /// Calls in flight get this long to finish at shutdown before they are cancelled.
     pub drain_time_max: Duration,
@@ -71,7 +71,7 @@ impl Default for Limits {
             connect_time_max: Duration::from_secs(10),
             start_time_max: Duration::from_secs(60),
             session_idle_max: Duration::from_secs(3600),
-            parked_time_max: Duration::from_secs(600),
+            parked_time_max: Duration::from_secs(240),
             drain_time_max: Duration::from_secs(20),
             records_waiting_max: 65_536,
         }

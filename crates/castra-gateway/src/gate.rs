@@ -5,7 +5,7 @@ use std::{
     net::IpAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -17,6 +17,7 @@ use castra_ledger::EventKind;
 use castra_net::{client::HttpClient, listen::Peer};
 use castra_policy::{Catalogue, Engine};
 use castra_store::{State, log::Log};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -133,6 +134,8 @@ pub struct Gate {
     pub(crate) identities: IdentityCache,
     pub(crate) standings: Standings,
     pub(crate) issuers: ArcSwap<Vec<Issuer>>,
+    /// Part of the key of cached JWTs: an issuer that is gone, or a key, is not believed from the cache.
+    pub(crate) issuer_changes: AtomicU64,
     pub(crate) sessions: Sessions,
     pub(crate) links: LinkPool,
     pub(crate) parked: ParkedCalls,
@@ -150,7 +153,16 @@ pub struct Gate {
     log: Log,
     keys_wanted: Notify,
     keys_fetched: Notify,
-    relearn: Arc<Notify>,
+    servers_changed: Arc<Notify>,
+    revalidation: Revalidation,
+}
+
+/// Keeps the policies validated against the newest catalogue, one validation at a time.
+#[derive(Default)]
+struct Revalidation {
+    /// Whether one waits that has not looked at the catalogue yet.
+    waits: AtomicBool,
+    turn: Mutex<()>,
 }
 
 impl Gate {
@@ -180,6 +192,7 @@ impl Gate {
             credentials: ArcSwap::from_pointee(parts.credentials),
             identities: IdentityCache::new(IDENTITIES_MAX),
             issuers: ArcSwap::from_pointee(parts.issuers),
+            issuer_changes: AtomicU64::new(0),
             standings: Standings::new(closing.clone()),
             closing,
             observe: AtomicBool::new(parts.mode == PolicyMode::Observe),
@@ -191,7 +204,8 @@ impl Gate {
             log: parts.log,
             keys_wanted: Notify::new(),
             keys_fetched: Notify::new(),
-            relearn: Arc::default(),
+            servers_changed: Arc::default(),
+            revalidation: Revalidation::default(),
         });
         gate.replace_servers(parts.servers);
         gate.metrics.source(misbehaviour_of(Arc::downgrade(&gate)));
@@ -251,16 +265,17 @@ impl Gate {
             .filter(|a| a.state == castra_identity::AgentState::Revoked)
             .map(|a| a.name.clone())
             .collect();
-        for agent in revoked {
-            self.sessions.close_of(&agent).await;
-            self.links.close_of(&agent).await;
+        let close = |agent: AgentName| async move {
             self.parked.drop_of(&agent);
-        }
+            tokio::join!(self.sessions.close_of(&agent), self.links.close_of(&agent));
+        };
+        futures_util::future::join_all(revoked.into_iter().map(close)).await;
     }
 
     /// Swaps whose JWTs are believed, or their keys.
     pub fn replace_issuers(&self, issuers: Vec<Issuer>) {
         self.issuers.store(Arc::new(issuers));
+        self.issuer_changes.fetch_add(1, Ordering::Relaxed);
         self.keys_fetched.notify_waiters();
     }
 
@@ -312,15 +327,27 @@ impl Gate {
         self.refresh_catalogue();
     }
 
-    /// Learns the servers' catalogues again, soon.
+    /// Learns the catalogues of all servers again, soon.
     pub fn refresh_catalogue(&self) {
-        self.relearn.notify_one();
+        for server in self.servers.load().values() {
+            server.look_again();
+        }
+        self.servers_changed.notify_one();
     }
 
-    /// Validates the policies in force against what the servers are now known to offer.
-    pub(crate) fn refresh_engine(&self) {
-        let catalogue = self.catalogue();
-        self.engine.rcu(|engine| Arc::new(engine.with_catalogue(&catalogue)));
+    /// Validates the policies in force against what the servers are now known to offer, beside
+    /// whatever goes on. Until that is done, arguments of tools that are new have no types.
+    pub(crate) fn refresh_engine(self: &Arc<Self>) {
+        if self.revalidation.waits.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let gate = self.clone();
+        tokio::task::spawn_blocking(move || {
+            let _turn = gate.revalidation.turn.lock();
+            gate.revalidation.waits.store(false, Ordering::SeqCst);
+            let catalogue = gate.catalogue();
+            gate.engine.rcu(|engine| Arc::new(engine.with_catalogue(&catalogue)));
+        });
     }
 
     /// What policies can speak of.
@@ -459,27 +486,61 @@ async fn housekeeping(gate: std::sync::Weak<Gate>, closing: CancellationToken) {
     }
 }
 
-/// Learns what the servers offer: at the start, when one says that its list changed, and again
-/// after a while for those that could not be reached.
+/// Sees to it that somebody learns what each server offers, and tells those who follow a server that
+/// it is gone.
 async fn learning(gate: std::sync::Weak<Gate>, closing: CancellationToken) {
-    const FIRST_RETRY: Duration = Duration::from_secs(1);
-    const LAST_RETRY: Duration = Duration::from_secs(60);
-    let mut retry = FIRST_RETRY;
+    let mut known: Vec<Arc<Server>> = Vec::new();
     loop {
         let Some(strong) = gate.upgrade() else { return };
         let servers = strong.all_servers();
-        let learned = futures_util::future::join_all(servers.iter().map(|s| s.learn(&strong))).await;
-        if learned.contains(&Some(true)) {
+        let among = |all: &[Arc<Server>], server: &Arc<Server>| all.iter().any(|s| Arc::ptr_eq(s, server));
+        for server in servers.iter().filter(|s| !among(&known, s)) {
+            tokio::spawn(learning_of(gate.clone(), server.clone(), closing.clone()));
+        }
+        for server in known.iter().filter(|s| !among(&servers, s)) {
+            server.gone().cancel();
+        }
+        known = servers;
+        let changed = strong.servers_changed.clone();
+        drop(strong);
+        tokio::select! {
+            () = changed.notified() => {}
+            () = closing.cancelled() => return,
+        }
+    }
+}
+
+/// Learns what one server offers: at the start, every few minutes, when it says that its list changed
+/// or somebody names a tool that is not known, and after a while again if it could not be reached.
+async fn learning_of(gate: std::sync::Weak<Gate>, server: Arc<Server>, closing: CancellationToken) {
+    const FIRST_RETRY: Duration = Duration::from_secs(1);
+    const LAST_RETRY: Duration = Duration::from_secs(60);
+    const EVERY: Duration = Duration::from_secs(300);
+    /// Neither a server nor its callers can make the gate ask more often than this.
+    const BETWEEN_WISHES: Duration = Duration::from_secs(10);
+    let mut retry = FIRST_RETRY;
+    let mut next_wish = tokio::time::Instant::now();
+    loop {
+        let Some(strong) = gate.upgrade() else { return };
+        server.looks_now();
+        let learned = tokio::select! {
+            learned = server.learn(&strong) => learned,
+            () = server.gone().cancelled() => return,
+            () = closing.cancelled() => return,
+        };
+        if learned == Some(true) {
             strong.refresh_engine();
         }
-        let all_reached = learned.iter().all(Option::is_some);
-        retry = if all_reached { FIRST_RETRY } else { (retry * 2).min(LAST_RETRY) };
-        let wait = if all_reached { Duration::from_secs(24 * 3600) } else { retry };
-        let relearn = strong.relearn.clone();
-        drop((servers, strong));
+        drop(strong);
+        retry = if learned.is_some() { FIRST_RETRY } else { (retry * 2).min(LAST_RETRY) };
+        let wish = async {
+            tokio::time::sleep_until(next_wish).await;
+            server.looked_for().await;
+        };
         tokio::select! {
-            () = relearn.notified() => {}
-            () = tokio::time::sleep(wait) => {}
+            () = wish => next_wish = tokio::time::Instant::now() + BETWEEN_WISHES,
+            () = tokio::time::sleep(if learned.is_some() { EVERY } else { retry }) => {}
+            () = server.gone().cancelled() => return,
             () = closing.cancelled() => return,
         }
     }

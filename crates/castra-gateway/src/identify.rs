@@ -117,7 +117,8 @@ async fn by_jwt(
     now: Timestamp,
 ) -> Result<Arc<AgentIdentity>, BadCredential> {
     let resource = gate.resource().resource(path);
-    let key = CacheKey::jwt(text, &resource);
+    let changes = gate.issuer_changes.load(std::sync::atomic::Ordering::Relaxed);
+    let key = CacheKey::jwt(text, &format!("{resource}#{changes}"));
     let version = gate.credentials.load().version();
     if let Some(known) = gate.identities.get(&key, version, now) {
         return Ok(known);

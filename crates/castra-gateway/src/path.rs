@@ -19,7 +19,7 @@ use castra_core::Refusal;
 use crate::{
     decide::decide,
     gate::Gate,
-    record::{Denied, Permit},
+    record::{Denied, Permit, Recorded},
     understand::Action,
 };
 
@@ -42,6 +42,8 @@ impl From<Refusal> for Stopped {
 pub(crate) async fn admit(gate: &Gate, action: Action) -> Result<Permit, Stopped> {
     let slot = gate.in_flight.enter(&action.agent.name)?;
     let decided = decide(&gate.engine.load(), gate.mode(), action, gate.now(), &gate.metrics);
-    let recorded = gate.recorder.intent(decided, slot).await?;
-    recorded.permit().map_err(Stopped::Denied)
+    match gate.recorder.intent(decided, slot).await? {
+        Recorded::Permitted(permit) => Ok(permit),
+        Recorded::Denied(denied) => Err(Stopped::Denied(denied)),
+    }
 }

@@ -7,10 +7,7 @@
 use std::{
     borrow::Cow,
     collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicI64, AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -29,9 +26,9 @@ use crate::{
     metrics::{Decided as Counted, Metrics, Outcome as CountedOutcome},
 };
 
-/// Single refusals of callers that nobody knows are recorded up to this rate; beyond it they are
+/// Refusals of one agent, or of nobody known, are recorded singly up to this rate; beyond it they are
 /// counted and one record says how many. Without it anybody could fill the disk.
-const REFUSALS_PER_SECOND_MAX: i64 = 200;
+const REFUSALS_PER_SECOND_MAX: u32 = 200;
 
 /// Writes records. One per gate.
 pub(crate) struct Recorder {
@@ -95,19 +92,38 @@ impl Recorder {
             commit,
             bytes: said.len() as u64,
         }))?;
-        let appended = self.append(entry, sealed)?;
-        let waits = self.reads_wait || action.effect.changes();
-        if waits && decided.permitted() {
-            self.durable(appended.index).await?;
+        let intent = self.append(entry, sealed)?;
+        let receipt = self.log.receipt_header(&intent).to_string();
+        if !decided.permitted() {
+            self.metrics.action(action.operation, Counted::Deny, CountedOutcome::Refused);
+            return Ok(Recorded::Denied(Denied { verdict: decided.verdict().clone(), receipt }));
         }
-        Ok(Recorded { recorder: self.clone(), decided, intent: appended, sealer, waits, started, slot })
+        // From here on there will be an outcome, whatever happens: also when the caller goes away
+        // while this waits for the disk.
+        let permit = Permit {
+            recorder: self.clone(),
+            sealer,
+            action: action.id,
+            operation: action.operation,
+            allowed: decided.verdict().decision == Decision::Allow,
+            intent: intent.index,
+            waits: self.reads_wait || action.effect.changes(),
+            started,
+            receipt,
+            concluded: false,
+            _slot: slot,
+        };
+        if permit.waits {
+            self.durable(intent.index).await?;
+        }
+        Ok(Recorded::Permitted(permit))
     }
 
     /// Records a request that never became an action. Never fails: it is refused anyway.
     pub(crate) fn refusal(&self, refusal: &Refusal, agent: Option<&AgentName>, source: std::net::IpAddr) {
         self.metrics.refusal(refusal.code);
         let time = (self.clock)();
-        let Some(left_out) = self.refusals.admit(time, agent.is_some()) else { return };
+        let Some(left_out) = self.refusals.admit(time, agent) else { return };
         let reason = if left_out > 0 {
             Cow::Owned(format!(
                 "{} ({left_out} more refusals before this one were only counted)",
@@ -178,8 +194,11 @@ impl Recorder {
     ) -> Result<(Digest, Vec<u8>), Refusal> {
         let salt = clock::random::<32>().map_err(|e| unrecorded(&e.to_string()))?;
         if said.len() > self.payload_bytes_max {
-            // Too large to keep: the record still commits to it.
-            return Ok((castra_protect::commitment(&salt, said), Vec::new()));
+            // Too large to keep. The record commits to it and the salt is kept, so that whoever has
+            // the payload can show that it was this one.
+            let place = format!("{action}/{kind}/salt");
+            let sealed = sealer.seal(place.as_bytes(), &salt).map_err(|e| unrecorded(&e.to_string()))?;
+            return Ok((castra_protect::commitment(&salt, said), sealed));
         }
         let place = format!("{action}/{kind}");
         sealer.seal_committed(place.as_bytes(), &salt, said).map_err(|e| unrecorded(&e.to_string()))
@@ -226,15 +245,12 @@ fn request_payload(decided: &Decided) -> Vec<u8> {
     said
 }
 
-/// An action whose decision is written down, permitted or not.
-pub(crate) struct Recorded {
-    recorder: Arc<Recorder>,
-    decided: Decided,
-    intent: Appended,
-    sealer: Arc<Sealer>,
-    waits: bool,
-    started: Instant,
-    slot: Slot,
+/// An action whose decision is written down.
+pub(crate) enum Recorded {
+    /// It may happen.
+    Permitted(Permit),
+    /// It may not.
+    Denied(Denied),
 }
 
 /// A recorded no.
@@ -243,41 +259,9 @@ pub(crate) struct Denied {
     pub(crate) receipt: String,
 }
 
-impl Recorded {
-    /// The only way from a decision to the right to act on it.
-    pub(crate) fn permit(self) -> Result<Permit, Denied> {
-        let receipt = self.recorder.log.receipt_header(&self.intent).to_string();
-        let verdict = self.decided.verdict();
-        let operation = self.decided.action().operation;
-        if !self.decided.permitted() {
-            self.recorder.metrics.action(operation, Counted::Deny, CountedOutcome::Refused);
-            return Err(Denied { verdict: verdict.clone(), receipt });
-        }
-        let allowed = verdict.decision == Decision::Allow;
-        Ok(Permit {
-            open: Some(Open {
-                recorder: self.recorder,
-                sealer: self.sealer,
-                action: self.decided.action().id,
-                operation,
-                allowed,
-                intent: self.intent.index,
-                waits: self.waits,
-                started: self.started,
-                _slot: self.slot,
-            }),
-            receipt,
-        })
-    }
-}
-
-/// The right to act once, on an action whose intent is written. Its outcome is written exactly once.
+/// The right to act once, on an action whose intent is written; only [`Recorder::intent`] gives one.
+/// Its outcome is written exactly once, at the latest when it is dropped.
 pub(crate) struct Permit {
-    open: Option<Open>,
-    receipt: String,
-}
-
-struct Open {
     recorder: Arc<Recorder>,
     sealer: Arc<Sealer>,
     action: ActionId,
@@ -286,6 +270,8 @@ struct Open {
     intent: u64,
     waits: bool,
     started: Instant,
+    receipt: String,
+    concluded: bool,
     _slot: Slot,
 }
 
@@ -307,19 +293,16 @@ impl Permit {
 
     /// Records the outcome; the answer may leave when this returns. Gives the receipt.
     pub(crate) async fn conclude(mut self, ending: &Ending<'_>) -> Result<String, Refusal> {
-        let Some(open) = self.open.take() else { return Err(unrecorded("the action has ended already")) };
-        let appended = open.outcome(ending)?;
-        if open.waits {
-            open.recorder.durable(appended.index).await?;
+        let appended = self.outcome(ending)?;
+        if self.waits {
+            self.recorder.durable(appended.index).await?;
         }
-        let overhead = open.started.elapsed().saturating_sub(ending.upstream);
-        open.recorder.metrics.overhead(overhead);
-        Ok(open.recorder.log.receipt_header(&appended).to_string())
+        let overhead = self.started.elapsed().saturating_sub(ending.upstream);
+        self.recorder.metrics.overhead(overhead);
+        Ok(self.recorder.log.receipt_header(&appended).to_string())
     }
-}
 
-impl Open {
-    fn outcome(&self, ending: &Ending<'_>) -> Result<Appended, Refusal> {
+    fn outcome(&mut self, ending: &Ending<'_>) -> Result<Appended, Refusal> {
         let recorder = &self.recorder;
         let (commit, sealed) = recorder.seal(&self.sealer, self.action, "outcome", ending.said)?;
         let entry = encode(&Record::Outcome(Outcome {
@@ -332,9 +315,11 @@ impl Open {
             bytes: ending.said.len() as u64,
             micros: u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX),
         }))?;
+        let appended = recorder.append(entry, sealed)?;
         let counted = if self.allowed { Counted::Allow } else { Counted::Deny };
         recorder.metrics.action(self.operation, counted, counted_outcome(ending.status));
-        recorder.append(entry, sealed)
+        self.concluded = true;
+        Ok(appended)
     }
 }
 
@@ -350,37 +335,44 @@ fn counted_outcome(status: Status) -> CountedOutcome {
 impl Drop for Permit {
     /// The caller went away, or the gate cut it off: that is an outcome too.
     fn drop(&mut self) {
-        let Some(open) = self.open.take() else { return };
+        if self.concluded {
+            return;
+        }
         let ending = Ending { status: Status::Cancelled, code: None, said: b"", upstream: Duration::ZERO };
-        if let Err(refusal) = open.outcome(&ending) {
+        if let Err(refusal) = self.outcome(&ending) {
             tracing::error!(%refusal, "the outcome of a cancelled action could not be recorded");
         }
     }
 }
 
-/// Counts refusals of the current second.
+/// Counts refusals of the current second: those of nobody known together, those of each agent apart,
+/// so that none can fill the disk or keep the others' refusals off the record.
 #[derive(Default)]
 struct RefusalRate {
-    second: AtomicI64,
-    count: AtomicI64,
-    left_out: AtomicU64,
-    turn: Mutex<()>,
+    counts: Mutex<RefusalCounts>,
+}
+
+#[derive(Default)]
+struct RefusalCounts {
+    second: i64,
+    of_this_second: HashMap<Option<AgentName>, u32>,
+    left_out: u64,
 }
 
 impl RefusalRate {
-    /// Whether to record one now, and how many were left out before. Known agents are always recorded:
-    /// their own limits hold them back.
-    fn admit(&self, now: Timestamp, known: bool) -> Option<u64> {
-        if self.second.load(Ordering::Relaxed) != now.secs() {
-            let _turn = self.turn.lock();
-            if self.second.swap(now.secs(), Ordering::Relaxed) != now.secs() {
-                self.count.store(0, Ordering::Relaxed);
-            }
+    /// Whether to record one now, and how many were left out before.
+    fn admit(&self, now: Timestamp, agent: Option<&AgentName>) -> Option<u64> {
+        let mut counts = self.counts.lock();
+        if counts.second != now.secs() {
+            counts.second = now.secs();
+            counts.of_this_second.clear();
         }
-        if known || self.count.fetch_add(1, Ordering::Relaxed) < REFUSALS_PER_SECOND_MAX {
-            return Some(self.left_out.swap(0, Ordering::Relaxed));
+        let count = counts.of_this_second.entry(agent.cloned()).or_default();
+        *count = count.saturating_add(1);
+        if *count <= REFUSALS_PER_SECOND_MAX {
+            return Some(std::mem::take(&mut counts.left_out));
         }
-        self.left_out.fetch_add(1, Ordering::Relaxed);
+        counts.left_out += 1;
         None
     }
 }
@@ -391,11 +383,14 @@ mod tests {
 
     #[test]
     fn a_flood_of_refusals_is_counted_not_written() {
-        let rate = RefusalRate::default();
-        let now = Timestamp::from_secs(100);
-        let written = (0..1000).filter(|_| rate.admit(now, false).is_some()).count();
-        assert_eq!(written as i64, REFUSALS_PER_SECOND_MAX);
-        assert!(rate.admit(now, true).is_some());
-        assert_eq!(rate.admit(now.plus_secs(1), false), Some(0), "the known caller's record said how many");
+        let (rate, now) = (RefusalRate::default(), Timestamp::from_secs(100));
+        let agent = AgentName::new("flooder").unwrap();
+        for who in [None, Some(&agent)] {
+            let written = (0..1000).filter(|_| rate.admit(now, who).is_some()).count();
+            assert_eq!(written as u32, REFUSALS_PER_SECOND_MAX);
+        }
+        let other = AgentName::new("other").unwrap();
+        assert_eq!(rate.admit(now, Some(&other)), Some(1000 - u64::from(REFUSALS_PER_SECOND_MAX)));
+        assert_eq!(rate.admit(now.plus_secs(1), None), Some(0));
     }
 }

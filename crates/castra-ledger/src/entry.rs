@@ -269,6 +269,10 @@ pub enum EventKind {
     ServerFailed,
     /// A server's catalogue changed.
     CatalogueChanged,
+    /// A server asked a client something, in or outside of a call.
+    ClientAsked,
+    /// A client answered a server's question.
+    ClientAnswered,
     /// An event that a later build wrote; never written.
     #[serde(other, skip_serializing)]
     Unknown,

@@ -253,8 +253,20 @@ pub(crate) fn payload(reader: &LogReader, state: &State, entry: &Entry) -> Resul
     };
     Ok(match open(state, &place, &sealed, &commit) {
         Ok(bytes) => Payload::Open(bytes),
-        Err(failure) => Payload::Closed(failure.to_string()),
+        Err(failure) => match salt(state, &place, &sealed) {
+            Some(salt) => Payload::Closed(format!(
+                "it was too large to keep; SHA-256 over the salt {salt} and the payload gives the record's commitment"
+            )),
+            None => Payload::Closed(failure.to_string()),
+        },
     })
+}
+
+/// Of a payload that was too large, only the salt of its commitment is kept.
+fn salt(state: &State, place: &str, sealed: &[u8]) -> Option<String> {
+    let key = state.data_key_by_id(castra_protect::key_id_of(sealed).ok()?).ok()?;
+    let salt = castra_protect::open(&key, format!("{place}/salt").as_bytes(), sealed).ok()?;
+    Some(castra_core::Digest(salt.as_slice().try_into().ok()?).to_hex())
 }
 
 fn open(state: &State, place: &str, sealed: &[u8], commit: &Digest) -> Result<Vec<u8>, Failure> {

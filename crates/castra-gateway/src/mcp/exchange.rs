@@ -7,13 +7,14 @@
 
 use std::{
     collections::VecDeque,
+    pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use castra_core::{Refusal, RefusalCode, Step};
-use castra_ledger::Status;
+use castra_ledger::{EventKind, Status};
 use castra_protocol::{
     json,
     mcp::{
@@ -49,6 +50,8 @@ const ROUNDS_MAX: u8 = 16;
 /// A stream without an event gets a comment after this time, so that nothing between closes it.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
+const ASKS_TOO_MUCH: &str = "the server asks the client something that it may not ask (the server's key `allow`) or that the client cannot answer";
+
 /// How long a legacy server's further questions are waited for, once it has asked one.
 const ONE_BREATH: Duration = Duration::from_millis(10);
 
@@ -81,8 +84,6 @@ pub(crate) enum Out {
     Message(Bytes),
     /// The answer; nothing follows.
     Final(Final),
-    /// Nothing has happened for a while.
-    KeepAlive,
 }
 
 /// The answer.
@@ -110,6 +111,8 @@ pub(crate) struct Exchange {
     source: Source,
     out: VecDeque<Out>,
     asked: Option<Asked>,
+    /// Questions of the server that the client has not answered; forgotten with the exchange.
+    questions: Vec<super::session::Expected>,
     /// Takes itself out of the session's list of running requests.
     _running: Option<Running>,
     cancel: CancellationToken,
@@ -117,7 +120,6 @@ pub(crate) struct Exchange {
     standing: CancellationToken,
     started: Instant,
     rounds: u8,
-    streaming: bool,
 }
 
 enum Source {
@@ -180,12 +182,12 @@ impl Exchange {
             source: Source::Nothing,
             out: VecDeque::new(),
             asked: None,
+            questions: Vec::new(),
             _running: running,
             cancel,
             standing,
             started: Instant::now(),
             rounds: 0,
-            streaming: false,
             caller,
         };
         exchange.open().await;
@@ -194,8 +196,17 @@ impl Exchange {
 
     /// Finds the way and sends. A session that turns out to be gone is opened again, once.
     async fn open(&mut self) {
+        let limits = self.caller.gate.limits.clone();
+        let reach_max =
+            if self.server.upstream().is_http() { limits.connect_time_max } else { limits.start_time_max };
         for last in [false, true] {
-            let sent = match self.caller.reach(&self.server, &self.request).await {
+            let reached = tokio::select! {
+                reached = tokio::time::timeout(reach_max, self.caller.reach(&self.server, &self.request)) => {
+                    reached.unwrap_or_else(|_| Err(too_slow(reach_max).into()))
+                }
+                () = self.cancel.cancelled() => return,
+            };
+            let sent = match reached {
                 Ok((channel, lane)) => {
                     self.lane = lane;
                     self.channel = Some(channel);
@@ -205,13 +216,20 @@ impl Exchange {
             };
             match sent {
                 Ok(()) => return,
-                Err(error) if last || !error.retry_elsewhere() => {
+                Err(error) if last || !error.retry_elsewhere() || self.clients_session_ended(&error) => {
                     self.source = Source::Failed(error);
                     return;
                 }
-                Err(_) => self.caller.forget(&self.server).await,
+                Err(error) => self.caller.forget(&self.server, &error).await,
             }
         }
+    }
+
+    /// A client whose session stands for the server's own must hear that it ended, and open another:
+    /// what the server kept in it is gone.
+    fn clients_session_ended(&self, error: &Unreached) -> bool {
+        matches!(error, Unreached::Upstream(UpstreamError::SessionExpired))
+            && self.caller.session().is_some_and(|session| session.is_the_servers_own(&self.server))
     }
 
     async fn first_send(&mut self) -> Result<(), Unreached> {
@@ -344,7 +362,7 @@ impl Exchange {
         let Some(parked) = self.caller.gate.parked.take(state, &self.caller.agent.name, &key) else {
             let refusal = Refusal::new(
                 Step::Understand,
-                RefusalCode::NotFound,
+                RefusalCode::Malformed,
                 "no call of this agent waits under this requestState, or it waits for another request",
             )
             .advise("Start the call again without requestState and inputResponses");
@@ -381,7 +399,6 @@ impl Exchange {
                     return None;
                 }
                 Heard::Ended => self.finish_failed(&UpstreamError::EndedEarly.into()).await,
-                Heard::Nothing => return Some(Out::KeepAlive),
                 Heard::Cancelled => return self.cancelled().await,
             }
         }
@@ -409,9 +426,8 @@ impl Exchange {
                         None => Heard::Ended,
                     },
                     () = self.cancel.cancelled() => Heard::Cancelled,
-                    () = tokio::time::sleep(KEEP_ALIVE), if self.streaming => Heard::Nothing,
                 };
-                if matches!(heard, Heard::Incoming(..) | Heard::Nothing) {
+                if matches!(heard, Heard::Incoming(..)) {
                     self.source = Source::Events(events);
                 }
                 heard
@@ -453,7 +469,13 @@ impl Exchange {
         let limits = ParseLimits::from(&*self.caller.gate.limits);
         let translated = match mcp::parse(&body, &limits) {
             Ok(Message::Response(response)) => match &self.lane {
+                Lane::Straight if self.asks_too_much(&response) => {
+                    Translated::Fault(ASKS_TOO_MUCH.to_owned())
+                }
                 Lane::Straight => Translated::Same(self.ending_of(&response)),
+                Lane::ToLegacyServer { .. } if self.sends_elsewhere(&response) => {
+                    Translated::Fault(ASKS_TOO_MUCH.to_owned())
+                }
                 Lane::ToLegacyServer { server, client, .. } => {
                     let modern = bridge::legacy_answer_to_modern(&response, &self.method, server, client);
                     Translated::Final(self.under_own_id(modern.into()))
@@ -469,7 +491,10 @@ impl Exchange {
             _ => Translated::Fault("the answer is not a JSON-RPC response".to_owned()),
         };
         match translated {
-            Translated::Same(ending) => self.finish_as(status, body, ending).await,
+            Translated::Same(ending) => {
+                let status = self.status_like(status, &body);
+                self.finish_as(status, body, ending).await;
+            }
             Translated::Final(bytes) => {
                 let status = self.status_of(&bytes);
                 self.finish(status, bytes).await;
@@ -482,6 +507,33 @@ impl Exchange {
         }
     }
 
+    /// Whether a modern server asks its modern client what it may not ask, or what the client did not
+    /// say that it can answer.
+    fn asks_too_much(&self, response: &Reply<'_>) -> bool {
+        let Outcome::Result(result) = &response.outcome else { return false };
+        if result.result_type.as_deref() != Some("input_required") {
+            return false;
+        }
+        let Ok(facts) = modern_facts(&self.request) else { return true };
+        match bridge::modern_answer_to_legacy(response, &self.method, &facts) {
+            Ok(LegacyAnswer::NeedsInput(needed)) => !self.may_ask_all(&needed, &facts),
+            _ => true,
+        }
+    }
+
+    fn may_ask_all(&self, needed: &InputNeeded, facts: &ClientFacts) -> bool {
+        needed.requests.iter().all(|request| {
+            let question = Bytes::from(request.to_legacy("0", facts.revision));
+            self.may_ask(request.kind) && parse_request(&question).is_some_and(|q| facts.can_answer(&q))
+        })
+    }
+
+    /// Whether a legacy server wants a person to visit an address (-32042), which is an elicitation too.
+    fn sends_elsewhere(&self, response: &Reply<'_>) -> bool {
+        let Outcome::Error(error) = &response.outcome else { return false };
+        error.code == mcp::code::LEGACY_URL_ELICITATION && !self.may_ask(InputKind::Elicit)
+    }
+
     /// A resumed or repeated call was sent under another id than the one that the client waits for.
     fn under_own_id(&self, body: Bytes) -> Bytes {
         let Ok(Message::Response(response)) = mcp::parse(&body, &ParseLimits::default()) else { return body };
@@ -490,6 +542,17 @@ impl Exchange {
         }
         let spliced = Splice::response(&response).id(&self.id).finish().into_owned();
         spliced.into()
+    }
+
+    /// The HTTP status of a server's own answer. Its 401 or 503 is between it and the gate: a client
+    /// that saw it would drop a good token, or give up on all servers.
+    fn status_like(&self, status: StatusCode, body: &Bytes) -> StatusCode {
+        let modern = matches!(self.caller.client, Client::Modern);
+        match status {
+            StatusCode::OK | StatusCode::BAD_REQUEST => status,
+            StatusCode::NOT_FOUND if modern => status,
+            _ => self.status_of(body),
+        }
     }
 
     /// The HTTP status that a translated answer bears (2026-07-28, Streamable HTTP).
@@ -513,6 +576,10 @@ impl Exchange {
             self.turn_down(&question, why).await;
             return;
         };
+        if !matches!(self.purpose, Some(Purpose::Act(_))) {
+            self.turn_down(&question, "no call is under way in which a client could be asked").await;
+            return;
+        }
         if !self.may_ask(kind) {
             let why = "the gate does not let this server ask that (the server's key `allow`)";
             self.turn_down(&question, why).await;
@@ -521,8 +588,15 @@ impl Exchange {
         match (&self.lane, &self.caller.client) {
             (Lane::Straight, Client::Legacy(session)) => {
                 let Some(Channel::Session(upstream)) = &self.channel else { return };
-                let asked = session.pass_on(&self.caller.scope, upstream, &question, &body);
-                self.out.push_back(Out::Message(asked));
+                let able = session.facts().can_answer(&question);
+                match if able { session.pass_on(upstream, &question, &body) } else { None } {
+                    Some((asked, id)) => {
+                        self.questions.push(session.expected(id));
+                        self.note_question(&question);
+                        self.out.push_back(Out::Message(asked));
+                    }
+                    None => self.turn_down(&question, "the client cannot answer this, or not now").await,
+                }
             }
             (Lane::ToLegacyServer { client, .. }, _) if client.can_answer(&question) => {
                 self.park(body.clone()).await
@@ -559,6 +633,14 @@ impl Exchange {
             InputKind::Sample => allow.sampling,
             InputKind::Roots => allow.roots,
         }
+    }
+
+    /// A question leaves for the client: that is on record, what it says is in the outcome's payload or
+    /// the client's own.
+    fn note_question(&self, question: &Request<'_>) {
+        let detail =
+            format!("agent {} was asked {} during {}", self.caller.agent.name, question.method, self.method);
+        self.caller.gate.recorder.event(EventKind::ClientAsked, Some(self.server.name().as_str()), &detail);
     }
 
     async fn turn_down(&self, question: &Request<'_>, why: &str) {
@@ -624,11 +706,7 @@ impl Exchange {
         self.rounds += 1;
         let Client::Legacy(session) = &self.caller.client else { return };
         let facts = session.facts();
-        let able = |request: &bridge::InputRequest| {
-            let question = Bytes::from(request.to_legacy("0", facts.revision));
-            self.may_ask(request.kind) && parse_request(&question).is_some_and(|q| facts.can_answer(&q))
-        };
-        let able = needed.requests.iter().all(able);
+        let able = self.may_ask_all(&needed, &facts);
         if !able || self.rounds > ROUNDS_MAX {
             let reason = if able {
                 "the server keeps asking for more input"
@@ -704,7 +782,15 @@ impl Exchange {
 
     async fn finish_failed(&mut self, error: &Unreached) {
         self.server.metrics.failed();
-        let refusal = error.refusal(self.server.name());
+        let refusal = if self.clients_session_ended(error) {
+            if let Some(session) = self.caller.session() {
+                self.caller.gate.sessions.close(session).await;
+            }
+            Refusal::new(Step::Act, RefusalCode::NotFound, "the server ended the session")
+                .advise("Send initialize again")
+        } else {
+            error.refusal(self.server.name())
+        };
         self.finish_refused(&refusal).await;
     }
 
@@ -717,7 +803,13 @@ impl Exchange {
             method: &self.method.clone(),
             revision: Some(self.caller.revision()),
             // What the other era does not know is a method, not a tool.
-            missing: if refusal.step == Step::Understand { Missing::Method } else { Missing::Target },
+            missing: match refusal.step {
+                Step::Understand => Missing::Method,
+                _ if refusal.code == RefusalCode::NotFound => Missing::Session,
+                _ => Missing::Target,
+            },
+            // The message was well-formed when it came in, so what is wrong is a parameter.
+            code: (refusal.code == RefusalCode::Malformed).then_some(mcp::code::INVALID_PARAMS),
             ..RefusalContext::default()
         };
         let told = mcp::refusal(refusal, &context);
@@ -866,16 +958,7 @@ impl Exchange {
                     Some(Purpose::Act(permit)) => Some(permit.intent_receipt().to_owned()),
                     _ => None,
                 };
-                self.streaming = true;
-                let events =
-                    futures_util::stream::unfold((self, Some(first)), |(mut exchange, first)| async move {
-                        let first = match first {
-                            Some(first) => first,
-                            None => exchange.next().await?,
-                        };
-                        let burst = exchange.burst(first);
-                        Some((burst, (exchange, None)))
-                    });
+                let events = futures_util::stream::unfold(Turn::Begin(self, first), Turn::burst);
                 let response = answer::events(events);
                 match receipt {
                     Some(receipt) => answer::with_header(response, RECEIPT, &receipt),
@@ -892,7 +975,6 @@ impl Exchange {
         while let Some(out) = next {
             match out {
                 Out::Message(body) => sse::encode(&mut buffer, Some("message"), None, &body),
-                Out::KeepAlive => buffer.extend_from_slice(sse::KEEP_ALIVE),
                 Out::Final(last) => {
                     if let Some(receipt) = &last.receipt {
                         // A comment: the messages' bytes stay as the server sent them.
@@ -921,8 +1003,42 @@ enum Heard {
     Incoming(StatusCode, Incoming),
     Failed(Unreached),
     Ended,
-    Nothing,
     Cancelled,
+}
+
+/// Where a streamed exchange stands between two writes.
+enum Turn {
+    Begin(Exchange, Out),
+    Rest(Exchange),
+    /// The next message is awaited. It goes on being awaited while comments keep the stream alive:
+    /// what waits behind it (reconnecting, time limits) must not start anew with each.
+    Waiting(Pin<Box<dyn Future<Output = Option<(Exchange, Out)>> + Send>>),
+}
+
+impl Turn {
+    async fn burst(self) -> Option<(Bytes, Self)> {
+        let mut waiting = match self {
+            Self::Begin(mut exchange, first) => {
+                let burst = exchange.burst(first);
+                return Some((burst, Self::Rest(exchange)));
+            }
+            Self::Waiting(waiting) => waiting,
+            Self::Rest(mut exchange) => Box::pin(async move {
+                let next = exchange.next().await?;
+                Some((exchange, next))
+            }),
+        };
+        tokio::select! {
+            next = &mut waiting => {
+                let (mut exchange, next) = next?;
+                let burst = exchange.burst(next);
+                Some((burst, Self::Rest(exchange)))
+            }
+            () = tokio::time::sleep(KEEP_ALIVE) => {
+                Some((Bytes::from_static(sse::KEEP_ALIVE), Self::Waiting(waiting)))
+            }
+        }
+    }
 }
 
 /// How an answer reads in the record: its status, and a code where there is one.
@@ -981,8 +1097,12 @@ impl Caller {
     }
 
     /// Forgets the way to a server that turned out to be gone.
-    async fn forget(&self, server: &Arc<Server>) {
-        server.upstream().forget_era();
+    async fn forget(&self, server: &Arc<Server>, why: &Unreached) {
+        // A server that lost a session is the same as before; one that cannot be reached may come
+        // back as another. What is only full or backing off says nothing about it.
+        if matches!(why, Unreached::Upstream(UpstreamError::Unreachable(_) | UpstreamError::NotStarted(_))) {
+            server.upstream().forget_era();
+        }
         if let Some(session) = self.session() {
             session.forget(server.name()).await;
         }
@@ -1008,6 +1128,11 @@ fn task_id(result: &mcp::ResultView<'_>, text: &str) -> Option<String> {
         _ => return None,
     };
     json::decode(raw).map(|id| id.into_owned())
+}
+
+fn too_slow(limit: Duration) -> Refusal {
+    let reason = format!("the server was not reached within {} seconds", limit.as_secs());
+    Refusal::new(Step::Act, RefusalCode::UpstreamTimeout, reason)
 }
 
 fn malformed(reason: &str) -> Refusal {

@@ -155,7 +155,7 @@ async fn set_log_level(caller: &Arc<Caller>, request: &Request<'_>, bytes: &Byte
     {
         return forward(caller, server, request, bytes).await;
     }
-    for server in session.at_servers().await {
+    for server in session.at_servers() {
         let out = Outgoing::request(bytes.clone(), RequestId::from(request.id.raw()));
         if let Err(error) = server.exchange(out).await {
             tracing::debug!(%error, "a server did not take the log level");

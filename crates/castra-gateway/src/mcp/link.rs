@@ -62,9 +62,15 @@ impl Link {
 struct Key {
     agent: AgentName,
     server: ServerName,
+    /// Of the server's configuration: a changed server is another server.
+    fingerprint: u64,
     /// What the client said that it can do; a server behaves differently for each.
     capabilities: String,
 }
+
+/// Links of one agent to one server. Clients choose their capabilities' text, and each text makes
+/// another link; with more than this the least used one ends.
+const LINKS_PER_SERVER_MAX: usize = 4;
 
 type Place = Arc<OnceCell<Arc<Link>>>;
 
@@ -89,7 +95,8 @@ impl LinkPool {
         client: Option<&ClientFacts>,
     ) -> Result<Arc<Link>, Unreached> {
         let capabilities = client.map(|c| c.capabilities.clone()).unwrap_or_default();
-        let key = Key { agent: agent.clone(), server: server.name().clone(), capabilities };
+        let fingerprint = server.fingerprint();
+        let key = Key { agent: agent.clone(), server: server.name().clone(), fingerprint, capabilities };
         let place = self.place(&key)?;
         let link = place.get_or_try_init(|| open(server, client)).await;
         let link = match link {
@@ -112,6 +119,18 @@ impl LinkPool {
         let mut places = self.places.lock();
         if let Some(place) = places.get(key) {
             return Ok(place.clone());
+        }
+        let same = |k: &&Key| k.agent == key.agent && k.server == key.server;
+        if places.keys().filter(same).count() >= LINKS_PER_SERVER_MAX {
+            let least_used = places
+                .iter()
+                .filter(|(k, _)| same(k))
+                .min_by_key(|(_, place)| {
+                    place.get().map_or(i64::MAX, |link| link.used.load(Ordering::Relaxed))
+                })
+                .map(|(k, _)| k.clone());
+            // Calls that still run on it keep it alive; dropping the last handle closes it.
+            least_used.and_then(|k| places.remove(&k));
         }
         let of_agent = places.keys().filter(|k| k.agent == key.agent).count();
         if of_agent >= self.limits.sessions_per_agent_max {
@@ -172,8 +191,17 @@ impl LinkPool {
             }
             !close
         });
-        futures_util::future::join_all(closed.iter().map(|link| link.session.close())).await;
+        futures_util::future::join_all(closed.iter().map(|link| in_time(link.session.close()))).await;
     }
+}
+
+/// How long the closing of a session at a server is waited for; its server may hang.
+const CLOSING_MAX: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// Gives up on what closes too slowly; dropping it ends it at our side.
+pub(crate) async fn in_time(closing: impl Future<Output = ()>) {
+    // Late is as good as done: whoever closes does not wait for the other side's manners.
+    let _ = tokio::time::timeout(CLOSING_MAX, closing).await;
 }
 
 async fn open(server: &Arc<Server>, client: Option<&ClientFacts>) -> Result<Arc<Link>, Unreached> {
@@ -195,7 +223,7 @@ async fn open(server: &Arc<Server>, client: Option<&ClientFacts>) -> Result<Arc<
     let revision = session.era().revision();
     let (heard, _) = broadcast::channel(BEHIND_MAX);
     if let Some(unsolicited) = session.take_unsolicited() {
-        tokio::spawn(pump(unsolicited, heard.clone(), Arc::downgrade(&session)));
+        tokio::spawn(pump(unsolicited, heard.clone(), Arc::downgrade(&session), server.clone()));
     }
     let used = AtomicI64::new(castra_store::clock::now().secs());
     Ok(Arc::new(Link { session, facts: Arc::new(facts), revision, heard, used }))
@@ -219,10 +247,12 @@ async fn pump(
     mut unsolicited: crate::upstream::Unsolicited,
     heard: broadcast::Sender<Bytes>,
     session: std::sync::Weak<Session>,
+    server: Arc<Server>,
 ) {
     while let Some(Ok(incoming)) = unsolicited.next().await {
         match incoming {
             Incoming::Notification(body) => {
+                server.heard(&body);
                 // Nobody listens: then it is of no interest.
                 let _ = heard.send(body);
             }

@@ -10,7 +10,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use castra_core::{AgentName, Limits, Refusal, RefusalCode, ServerName, Step, Timestamp};
+use castra_core::{AgentName, Limits, Refusal, RefusalCode, RunId, ServerName, Step, Timestamp};
+use castra_ledger::EventKind;
 use castra_protocol::{
     mcp::{
         self, LogLevel, Message, MethodKind, Notification, NotificationKind, ParseLimits, Request,
@@ -18,13 +19,13 @@ use castra_protocol::{
     },
     sse,
 };
-use castra_store::clock;
-use http::{Response, StatusCode};
+use castra_store::{StoreError, clock};
+use http::Response;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
+use tokio::sync::{Mutex as AsyncMutex, OnceCell, OwnedMutexGuard, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::{Scope, subscribe};
+use super::{Scope, link::in_time, subscribe};
 use crate::{
     answer::{self, AnswerBody},
     catalogue::Server,
@@ -51,16 +52,23 @@ pub(crate) struct Session {
     facts: RwLock<ClientFacts>,
     /// The params of the client's `initialize`, for servers that are met later.
     hello: Bytes,
-    servers: AsyncMutex<HashMap<ServerName, Arc<upstream::Session>>>,
+    /// A place is made first and filled when the server answers: a server that hangs holds up nobody else.
+    servers: Mutex<HashMap<ServerName, Place>>,
     questions: Mutex<HashMap<String, Question>>,
-    running: Mutex<HashMap<String, CancellationToken>>,
+    running: Mutex<Vec<(u64, String, CancellationToken)>>,
     subscriptions: Mutex<HashMap<ServerName, subscribe::Kept>>,
     outbox: mpsc::Sender<Bytes>,
-    inbox: Mutex<Option<mpsc::Receiver<Bytes>>>,
+    inbox: Arc<AsyncMutex<mpsc::Receiver<Bytes>>>,
+    /// Ends the stream that is open, when the client opens another.
+    streaming: Mutex<Option<CancellationToken>>,
+    /// Names the session in records, where its id, which is a secret of the client, does not belong.
+    run: RunId,
     number: AtomicU64,
     used: AtomicI64,
     closed: CancellationToken,
 }
+
+type Place = Arc<OnceCell<Arc<upstream::Session>>>;
 
 /// Something that the client was asked.
 enum Question {
@@ -73,16 +81,16 @@ enum Question {
 /// A request that can be taken back; forgets itself.
 pub(crate) struct Running {
     session: Arc<Session>,
-    id: String,
+    number: u64,
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.session.running.lock().remove(&self.id);
+        self.session.running.lock().retain(|(number, ..)| *number != self.number);
     }
 }
 
-/// A question of the gate; forgets itself.
+/// A question that is open; forgets itself.
 pub(crate) struct Expected {
     session: Arc<Session>,
     id: String,
@@ -95,6 +103,10 @@ impl Drop for Expected {
 }
 
 impl Session {
+    pub(crate) fn run(&self) -> &RunId {
+        &self.run
+    }
+
     pub(crate) fn id(&self) -> &str {
         &self.id
     }
@@ -131,8 +143,10 @@ impl Session {
     }
 
     pub(crate) fn running(self: &Arc<Self>, id: &str, cancel: CancellationToken) -> Running {
-        self.running.lock().insert(id.to_owned(), cancel);
-        Running { session: self.clone(), id: id.to_owned() }
+        // A client may use an id twice: each request has an entry of its own.
+        let number = self.number.fetch_add(1, Ordering::Relaxed);
+        self.running.lock().push((number, id.to_owned(), cancel));
+        Running { session: self.clone(), number }
     }
 
     /// The session's own session at a legacy server, opened when first needed.
@@ -141,28 +155,45 @@ impl Session {
         gate: &Arc<Gate>,
         server: &Arc<Server>,
     ) -> Result<Arc<upstream::Session>, UpstreamError> {
-        let mut servers = self.servers.lock().await;
-        if let Some(session) = servers.get(server.name()) {
-            match session.ended() {
-                None => return Ok(session.clone()),
-                // A session that is the client's own ends with the server's: the client must know.
-                Some(error) if matches!(self.scope, Scope::Server(_)) && server.upstream().is_http() => {
-                    return Err(error);
-                }
-                Some(_) => {}
-            }
-        }
+        let place = self.place(server)?;
         let hello = Hello { params: self.hello.clone(), shared: false };
-        let session = server.upstream().open_session(hello).await?;
-        self.adopt(gate, server, session.clone());
-        servers.insert(server.name().clone(), session.clone());
-        Ok(session)
+        let opened = place
+            .get_or_try_init(|| async {
+                let session = server.upstream().open_session(hello).await?;
+                self.adopt(gate, server, session.clone());
+                Ok::<_, UpstreamError>(session)
+            })
+            .await?;
+        if self.closed.is_cancelled() {
+            // It was closed meanwhile, so nobody else will close this one.
+            in_time(opened.close()).await;
+            return Err(UpstreamError::Closed);
+        }
+        Ok(opened.clone())
+    }
+
+    fn place(&self, server: &Server) -> Result<Place, UpstreamError> {
+        let mut servers = self.servers.lock();
+        let place = servers.entry(server.name().clone()).or_default();
+        if let Some(error) = place.get().and_then(|session| session.ended()) {
+            // A session that is the client's own ends with the server's: the client must know.
+            if self.is_the_servers_own(server) {
+                return Err(error);
+            }
+            *place = Place::default();
+        }
+        Ok(place.clone())
+    }
+
+    /// Whether this session stands for one session of one server over HTTP.
+    pub(crate) fn is_the_servers_own(&self, server: &Server) -> bool {
+        matches!(self.scope, Scope::Server(_)) && server.upstream().is_http()
     }
 
     /// Starts to hand on what a server says unasked.
     fn adopt(self: &Arc<Self>, gate: &Arc<Gate>, server: &Arc<Server>, session: Arc<upstream::Session>) {
         let (this, gate, name) = (Arc::downgrade(self), gate.clone(), server.name().clone());
-        let closed = self.closed.clone();
+        let (server, closed) = (server.clone(), self.closed.clone());
         tokio::spawn(async move {
             let Some(mut unsolicited) = session.take_unsolicited() else { return };
             let (weak_session, allow) = (Arc::downgrade(&session), gate.server(&name).map(|s| s.allow()));
@@ -175,11 +206,7 @@ impl Session {
                 let (Some(Ok(incoming)), Some(this)) = (incoming, this.upgrade()) else { return };
                 match incoming {
                     Incoming::Notification(body) => {
-                        if let Ok(Message::Notification(n)) = mcp::parse(&body, &ParseLimits::default())
-                            && n.kind() == Some(NotificationKind::ToolsChanged)
-                        {
-                            gate.refresh_catalogue();
-                        }
+                        server.heard(&body);
                         this.tell(body);
                     }
                     Incoming::Request(body) => {
@@ -198,12 +225,17 @@ impl Session {
                             MethodKind::ClientRequest(mcp::InputKind::Roots) => {
                                 allow.is_some_and(|a| a.roots)
                             }
-                            // `ping` goes both ways in this era.
-                            MethodKind::Handshake(_) => true,
                             _ => false,
                         };
-                        if may {
-                            let asked = this.pass_on(&this.scope.clone(), &session, &question, &body);
+                        let asked = if may && this.facts().can_answer(&question) {
+                            this.pass_on(&session, &question, &body)
+                        } else {
+                            None
+                        };
+                        // No call ends it: it stays until it is answered, or the session ends.
+                        if let Some((asked, _)) = asked {
+                            let detail = format!("agent {} was asked {}", this.agent, question.method);
+                            gate.recorder.event(EventKind::ClientAsked, Some(name.as_str()), &detail);
                             this.tell(asked);
                         } else {
                             let why = "the gate does not let this server ask that";
@@ -218,17 +250,16 @@ impl Session {
         });
     }
 
-    /// Remembers a server's question, and gives it as the client will see it. Where several servers
-    /// share the session, it goes out under an id of ours.
+    /// Remembers a server's question, and gives it as the client will see it, with the id that it has
+    /// there: where several servers share the session, one of ours. `None` when too many are open.
     pub(crate) fn pass_on(
         &self,
-        scope: &Scope,
         server: &Arc<upstream::Session>,
         question: &Request<'_>,
         body: &Bytes,
-    ) -> Bytes {
+    ) -> Option<(Bytes, String)> {
         let id = question.id.raw().to_owned();
-        let (shown, body) = match scope {
+        let (shown, body) = match &self.scope {
             Scope::Server(_) => (id.clone(), body.clone()),
             Scope::All => {
                 let ours = self.next_id();
@@ -237,10 +268,16 @@ impl Session {
             }
         };
         let mut questions = self.questions.lock();
-        if questions.len() < QUESTIONS_MAX {
-            questions.insert(shown, Question::Server { session: server.clone(), id });
+        if questions.len() >= QUESTIONS_MAX {
+            return None;
         }
-        body
+        questions.insert(shown.clone(), Question::Server { session: server.clone(), id });
+        Some((body, shown))
+    }
+
+    /// Forgets a question when it is dropped.
+    pub(crate) fn expected(self: &Arc<Self>, id: String) -> Expected {
+        Expected { session: self.clone(), id }
     }
 
     /// An id for a question of the gate, and where the answer will come.
@@ -256,9 +293,13 @@ impl Session {
     }
 
     /// The client answered a question.
-    pub(crate) async fn answered(&self, reply: &Reply<'_>, body: &Bytes) -> Result<(), Refusal> {
+    pub(crate) async fn answered(&self, gate: &Gate, reply: &Reply<'_>, body: &Bytes) -> Result<(), Refusal> {
         let id = reply.id.as_ref().map(|id| id.raw().to_owned()).unwrap_or_default();
         let question = self.questions.lock().remove(&id);
+        if question.is_some() {
+            let detail = format!("agent {} answered a question with {} bytes", self.agent, body.len());
+            gate.recorder.event(EventKind::ClientAnswered, None, &detail);
+        }
         match question {
             Some(Question::Gate(waiting)) => {
                 // Whoever waited may have given up.
@@ -290,7 +331,7 @@ impl Session {
         match notification.kind() {
             Some(NotificationKind::Cancelled) => {
                 let id = notification.request_id.as_ref().map(|id| id.raw().to_owned()).unwrap_or_default();
-                if let Some(cancel) = self.running.lock().get(&id) {
+                for (_, _, cancel) in self.running.lock().iter().filter(|(_, running, _)| *running == id) {
                     cancel.cancel();
                 }
             }
@@ -299,7 +340,7 @@ impl Session {
                 subscribe::follow_modern_servers(self, gate).await;
             }
             Some(NotificationKind::Progress | NotificationKind::RootsChanged) => {
-                let servers: Vec<_> = self.servers.lock().await.values().cloned().collect();
+                let servers = self.at_servers();
                 let body = Bytes::copy_from_slice(notification.text.as_bytes());
                 for server in servers {
                     if let Err(error) = server.notify(body.clone()).await {
@@ -327,13 +368,14 @@ impl Session {
         all.entry(server.name().clone()).or_default().restart(self, gate, server);
     }
 
-    /// The client's stream (GET), while its credential stands. There is one at a time.
-    pub(crate) async fn stream(self: Arc<Self>, standing: CancellationToken) -> Response<AnswerBody> {
-        let Some(inbox) = self.inbox.lock().take() else {
-            let body = r#"{"error":{"code":"busy","message":"the session's stream is open already","advice":"Close the other one first"}}"#;
-            return answer::json(StatusCode::CONFLICT, body);
-        };
-        let stream = Stream { inbox: Some(inbox), standing, session: self };
+    /// The client's stream (GET), while its credential stands. There is one at a time, and the newest
+    /// counts: a client that lost its connection may be back before that shows here.
+    pub(crate) fn stream(self: Arc<Self>, standing: CancellationToken) -> Response<AnswerBody> {
+        let current = standing.child_token();
+        if let Some(before) = self.streaming.lock().replace(current.clone()) {
+            before.cancel();
+        }
+        let stream = Stream { inbox: None, current, session: self };
         let events = futures_util::stream::unfold(stream, |mut stream| async move {
             let burst = stream.next().await?;
             Some((burst, stream))
@@ -342,50 +384,59 @@ impl Session {
     }
 
     pub(crate) async fn forget(&self, server: &ServerName) {
-        let gone = self.servers.lock().await.remove(server);
-        if let Some(session) = gone {
-            session.close().await;
+        let gone = self.servers.lock().remove(server);
+        if let Some(session) = gone.as_ref().and_then(|place| place.get()) {
+            in_time(session.close()).await;
         }
     }
 
     /// Open sessions at servers, to pass something on to all of them.
-    pub(crate) async fn at_servers(&self) -> Vec<Arc<upstream::Session>> {
-        self.servers.lock().await.values().cloned().collect()
+    pub(crate) fn at_servers(&self) -> Vec<Arc<upstream::Session>> {
+        self.servers.lock().values().filter_map(|place| place.get().cloned()).collect()
     }
 
     async fn close(&self) {
         self.closed.cancel();
-        for cancel in self.running.lock().values() {
+        for (_, _, cancel) in self.running.lock().iter() {
             cancel.cancel();
         }
+        self.questions.lock().clear();
         self.subscriptions.lock().clear();
-        let servers: Vec<_> = self.servers.lock().await.drain().map(|(_, session)| session).collect();
-        futures_util::future::join_all(servers.iter().map(|session| session.close())).await;
+        let servers = self.at_servers();
+        self.servers.lock().clear();
+        futures_util::future::join_all(servers.iter().map(|session| in_time(session.close()))).await;
     }
 
     fn idle_secs(&self, now: Timestamp) -> i64 {
-        if !self.running.lock().is_empty() || self.inbox.lock().is_none() {
+        let streaming = self.streaming.lock().as_ref().is_some_and(|stream| !stream.is_cancelled());
+        if !self.running.lock().is_empty() || streaming {
             return 0;
         }
         now.secs() - self.used.load(Ordering::Relaxed)
     }
 }
 
-/// The client's stream; gives the inbox back when the client goes.
+/// The client's stream, until the client goes or opens another.
 struct Stream {
     session: Arc<Session>,
-    inbox: Option<mpsc::Receiver<Bytes>>,
-    standing: CancellationToken,
+    inbox: Option<OwnedMutexGuard<mpsc::Receiver<Bytes>>>,
+    current: CancellationToken,
 }
 
 impl Stream {
     async fn next(&mut self) -> Option<Bytes> {
-        let inbox = self.inbox.as_mut()?;
+        let inbox = match &mut self.inbox {
+            Some(inbox) => inbox,
+            none => tokio::select! {
+                inbox = self.session.inbox.clone().lock_owned() => none.insert(inbox),
+                () = self.current.cancelled() => return None,
+            },
+        };
         let mut buffer = Vec::new();
         tokio::select! {
             message = inbox.recv() => sse::encode(&mut buffer, Some("message"), None, &message?),
             () = self.session.closed.cancelled() => return None,
-            () = self.standing.cancelled() => return None,
+            () = self.current.cancelled() => return None,
             () = tokio::time::sleep(KEEP_ALIVE) => buffer.extend_from_slice(sse::KEEP_ALIVE),
         }
         while let Ok(message) = inbox.try_recv() {
@@ -397,7 +448,10 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        *self.session.inbox.lock() = self.inbox.take();
+        // A newer stream has put its own token there and cancelled this one's.
+        if !self.current.is_cancelled() {
+            *self.session.streaming.lock() = None;
+        }
     }
 }
 
@@ -426,30 +480,38 @@ impl Sessions {
     /// Opens a session. An agent that has its limit loses the one that it used longest ago: clients
     /// of this era often go without closing theirs.
     pub(crate) async fn open(&self, gate: &Arc<Gate>, new: NewSession<'_>) -> Result<Arc<Session>, Refusal> {
-        let random = clock::random::<16>()
-            .map_err(|e| Refusal::new(Step::Understand, RefusalCode::Busy, e.to_string()))?;
+        let random = |_| clock::random::<16>().map(u128::from_be_bytes);
+        let [id, run] = [0, 1].map(random);
+        let no_chance = |e: StoreError| Refusal::new(Step::Understand, RefusalCode::Busy, e.to_string());
+        let (id, run) = (id.map_err(no_chance)?, format!("session-{:032x}", run.map_err(no_chance)?));
+        let run = RunId::new(&run).ok_or_else(|| {
+            Refusal::new(Step::Understand, RefusalCode::Busy, "the session could not be named")
+        })?;
         let (outbox, inbox) = mpsc::channel(OUTBOX_MAX);
         let now = gate.now();
         let session = Arc::new(Session {
-            id: format!("{:032x}", u128::from_be_bytes(random)),
+            id: format!("{id:032x}"),
             agent: new.agent.clone(),
             scope: new.scope.clone(),
             revision: new.facts.revision,
             facts: RwLock::new(new.facts),
             hello: new.hello,
-            servers: AsyncMutex::default(),
+            servers: Mutex::default(),
             questions: Mutex::default(),
             running: Mutex::default(),
             subscriptions: Mutex::default(),
             outbox,
-            inbox: Mutex::new(Some(inbox)),
+            inbox: Arc::new(AsyncMutex::new(inbox)),
+            streaming: Mutex::default(),
+            run,
             number: AtomicU64::new(1),
             used: AtomicI64::new(now.secs()),
             closed: gate.closing.child_token(),
         });
         if let Some((server, upstream)) = new.upstream {
             session.adopt(gate, &server, upstream.clone());
-            session.servers.lock().await.insert(server.name().clone(), upstream);
+            let place = Place::new(OnceCell::new_with(Some(upstream)));
+            session.servers.lock().insert(server.name().clone(), place);
         }
         let pushed_out = {
             let mut sessions = self.sessions.write();
@@ -498,9 +560,7 @@ impl Sessions {
     pub(crate) async fn close_to(&self, server: &ServerName) {
         self.close_where(|s| s.scope == Scope::Server(server.clone())).await;
         let others: Vec<_> = self.sessions.read().values().cloned().collect();
-        for session in others {
-            session.forget(server).await;
-        }
+        futures_util::future::join_all(others.iter().map(|session| session.forget(server))).await;
     }
 
     pub(crate) async fn close_all(&self) {

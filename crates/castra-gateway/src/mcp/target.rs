@@ -45,10 +45,6 @@ pub(crate) async fn resolve(
     let name: Arc<str> = place.name.into();
     let (resource, effect, external, params) = match on {
         ActionOn::Tool => {
-            if !server.knows_tool(&name) {
-                // Perhaps it is new. The decision does not wait: an unknown tool acts, outside.
-                caller.gate.refresh_catalogue();
-            }
             let facts = server.tool(&name);
             (server.tool_ref(&name), facts.effect, facts.external, facts.params.clone())
         }
@@ -127,7 +123,7 @@ impl Caller {
             .and_then(RunId::new)
             .or_else(|| header("traceparent").and_then(trace_id))
             .or_else(|| request.meta.traceparent.as_deref().and_then(trace_id))
-            .or_else(|| self.session().and_then(|s| RunId::new(s.id())))
+            .or_else(|| self.session().map(|s| s.run().clone()))
     }
 }
 

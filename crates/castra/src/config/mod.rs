@@ -430,7 +430,7 @@ pub struct LimitsTable {
     pub start_time_max: Time,
     /// A session that is not used for this long is forgotten.
     pub session_idle_max: Time,
-    /// A call waits this long for the client's input.
+    /// A call waits this long for the client's input. `call_time_max` goes on meanwhile.
     pub parked_time_max: Time,
     /// Calls in flight get this long to finish at shutdown.
     pub drain_time_max: Time,
