@@ -1,4 +1,5 @@
-//! Runs the commands that README.md and docs/ show, so that none of them is only true on paper.
+//! Checks the documentation: links lead somewhere, the book lists its pages, and the commands that
+//! README.md and docs/ show are run, so that none of them is only true on paper.
 //!
 //! A fenced block that begins with ```` ```sh run ```` is run; with ```` ```sh run background ```` it is
 //! started, and what follows waits for its first line. The blocks of a page run in order in one
@@ -23,6 +24,7 @@ pub(crate) fn run() -> Tally {
     match prepared() {
         Ok((castra, pages, alone)) => {
             let mut tally = promised();
+            tally.add(linked(&pages));
             // The pages show the default ports, so that a gate which runs here already is in the way.
             if let Some(port) = PORTS.iter().find(|port| TcpStream::connect(("127.0.0.1", **port)).is_ok()) {
                 tally.add(Tally::skipped(
@@ -65,6 +67,45 @@ fn promised() -> Tally {
     let readme = chores::read(&chores::root().join("README.md")).unwrap_or_default();
     let missing = PROMISED.iter().find(|command| !readme.contains(*command));
     Tally::check(missing.map(|command| format!("documentation: README.md does not show `{command}`")))
+}
+
+/// Checks that relative links lead to files, and that the book lists every page and no other.
+fn linked(pages: &[PathBuf]) -> Tally {
+    let root = chores::root();
+    let others =
+        ["ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"].map(|name| root.join(name));
+    let summary = root.join("docs/SUMMARY.md");
+    let mut tally = Tally::default();
+    for page in pages.iter().chain(&others) {
+        let broken = chores::read(page).map(|text| broken_links(&text, page)).unwrap_or_else(|why| vec![why]);
+        tally.add(Tally::check(
+            (!broken.is_empty()).then(|| format!("{}: no such file: {}", page.display(), broken.join(", "))),
+        ));
+    }
+    let listed = chores::read(&summary)
+        .map(|text| links(&text).map(str::to_owned).collect::<Vec<_>>())
+        .unwrap_or_default();
+    for page in pages.iter().filter(|page| **page != summary) {
+        if let Ok(name) = page.strip_prefix(root.join("docs")) {
+            let known = listed.iter().any(|link| Path::new(link) == name);
+            tally.add(Tally::check(
+                (!known).then(|| format!("docs/SUMMARY.md does not list {}", name.display())),
+            ));
+        }
+    }
+    tally
+}
+
+fn broken_links(text: &str, page: &Path) -> Vec<String> {
+    let folder = page.parent().unwrap_or(page);
+    let file = |link: &&str| !link.contains("://") && !link.starts_with('#');
+    let missing = |link: &&str| !folder.join(link.split('#').next().unwrap_or_default()).exists();
+    links(text).filter(file).filter(missing).map(str::to_owned).collect()
+}
+
+/// Targets of `[words](target)`.
+fn links(text: &str) -> impl Iterator<Item = &str> {
+    text.split("](").skip(1).filter_map(|rest| rest.split_once(')').map(|(link, _)| link))
 }
 
 fn run_page(castra: &Path, page: &Path, folder: &Path) -> Tally {
@@ -174,6 +215,12 @@ mod tests {
                 Block { line: 7, background: true, text: "castra up\n".into() }
             ]
         );
+    }
+
+    #[test]
+    fn links_are_found() {
+        let found: Vec<&str> = links("[a](b.md), [c](https://x/y) and `f(x)` [d](e.md#f)").collect();
+        assert_eq!(found, ["b.md", "https://x/y", "e.md#f"]);
     }
 
     #[test]
