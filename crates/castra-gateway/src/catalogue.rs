@@ -7,18 +7,22 @@
 use std::{collections::HashMap, sync::Arc};
 
 use arc_swap::ArcSwap;
+use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
-use castra_core::{Effect, ResourceRef, ServerName};
+use castra_core::{Digest, Effect, RefusalCode, ResourceRef, ServerName};
 use castra_ledger::EventKind;
 use castra_policy::{CatalogueServer, CatalogueTool};
 use castra_protocol::mcp::{
-    self, Outcome, ParseLimits, Revision,
+    self, NotificationKind, Outcome, ParseLimits, Revision,
     bridge::{self, ClientFacts},
     headers::ParamHeaders,
-    lists::{self, Page},
+    lists::{self, Hints, Item, Page},
 };
 use castra_store::SeenTool;
+use futures_util::FutureExt;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     gate::{AllowedAsks, Gate, ServerParts, ServerStatus},
@@ -30,8 +34,26 @@ use crate::{
 /// Tools of one server that are kept; more than this is a flood, not a catalogue.
 const TOOLS_MAX: usize = 10_000;
 
+/// Longer names are not taken in: policies have no names for them.
+const NAME_BYTES_MAX: usize = 256;
+
+/// A longer definition is kept by its digest, and the tool's arguments have no types.
+const DEFINITION_BYTES_MAX: usize = 64 << 10;
+
+/// Definitions of one server that are kept; beyond it further ones are kept by their digests too.
+const DEFINITIONS_BYTES_MAX: usize = 16 << 20;
+
+/// Of a longer definition not even the annotations that mirror arguments into headers are kept.
+const MIRRORING_BYTES_MAX: usize = 1 << 20;
+
+/// The member that stands in a stored definition in place of one that was too large.
+const TOO_LARGE: &str = "castra.dev/definition-sha256";
+
 /// Pages of one list that are followed.
 const PAGES_MAX: usize = 200;
+
+/// Claims that one record names.
+const NAMED_MAX: usize = 5;
 
 /// What an operator's manifest says of a tool; it goes over what the server says of itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -49,10 +71,92 @@ pub(crate) struct ToolFacts {
     pub(crate) external: bool,
     /// Which arguments the definition mirrors into headers; `None` where there is no valid definition.
     pub(crate) params: Option<Arc<ParamHeaders>>,
-    schema: serde_json::Value,
+    /// What is believed of the server's word, whatever the manifest says.
+    word: Word,
+    /// Claims that were not believed and are on record, as [`Word::bit`]s.
+    disbelieved: u8,
+    definition: Definition,
+    /// How large the definition is, as far as it is kept.
+    kept_bytes: usize,
+}
+
+impl ToolFacts {
+    fn differs(&self, before: &Self) -> bool {
+        (self.effect, self.external, self.word) != (before.effect, before.external, before.word)
+            || self.definition != before.definition
+    }
+}
+
+/// A server's word about a tool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Word {
+    effect: Effect,
+    external: bool,
+}
+
+impl Word {
+    /// Of a tool that nobody has seen.
+    const UNKNOWN: Self = Self { effect: Effect::Act, external: true };
+
+    fn of(hints: Hints) -> Self {
+        Self { effect: hints.effect(), external: hints.open_world.unwrap_or(true) }
+    }
+
+    /// The stricter of two in each respect.
+    fn stricter(self, other: Self) -> Self {
+        let effect = if harm(other.effect) >= harm(self.effect) { other.effect } else { self.effect };
+        Self { effect, external: self.external || other.external }
+    }
+
+    fn bit(self) -> u8 {
+        1 << (harm(self.effect) * 2 + u8::from(self.external))
+    }
+}
+
+/// How strict policies are with an effect. What says that it destroys is more than what says nothing.
+fn harm(effect: Effect) -> u8 {
+    match effect {
+        Effect::Read => 0,
+        Effect::Write => 1,
+        Effect::Act => 2,
+        Effect::Destroy => 3,
+    }
+}
+
+/// What is kept of a definition.
+#[derive(Debug, Clone, PartialEq)]
+enum Definition {
+    /// The schema of its arguments; null where it has none.
+    Schema(serde_json::Value),
+    /// It was too large.
+    Digest(Digest),
 }
 
 type ToolTable = HashMap<Arc<str>, Arc<ToolFacts>>;
+
+/// What was seen and is on its way to the table and to the store.
+#[derive(Default)]
+struct Intake {
+    unstored: Vec<SeenTool>,
+    /// That there are more tools than are kept is on record.
+    overfull: bool,
+}
+
+/// What a page of tools brings.
+#[derive(Default)]
+struct Found {
+    facts: ToolTable,
+    seen: Vec<SeenTool>,
+    /// Claims that are not believed and not on record.
+    doubts: Vec<String>,
+    left_out: usize,
+}
+
+/// Why a server's tools cannot be listed.
+struct Problem {
+    code: RefusalCode,
+    reason: String,
+}
 
 /// One server behind the gate, with what is known of it.
 pub(crate) struct Server {
@@ -62,7 +166,13 @@ pub(crate) struct Server {
     allow: AllowedAsks,
     fingerprint: u64,
     tools: ArcSwap<ToolTable>,
-    problem: Mutex<Option<String>>,
+    /// Whoever changes `tools` holds it, so that of two pages each knows what the other brought.
+    intake: Mutex<Intake>,
+    /// Held while what was taken in is stored, so that the newer comes last.
+    storing: Mutex<()>,
+    problem: Mutex<Option<Problem>>,
+    wanted: Notify,
+    gone: CancellationToken,
     pub(crate) metrics: Arc<UpstreamMetrics>,
 }
 
@@ -77,7 +187,11 @@ impl Server {
             allow: parts.allow,
             fingerprint: parts.fingerprint,
             tools: ArcSwap::default(),
+            intake: Mutex::default(),
+            storing: Mutex::default(),
             problem: Mutex::new(None),
+            wanted: Notify::new(),
+            gone: CancellationToken::new(),
             metrics: gate.metrics.upstream(&name),
             name,
         };
@@ -85,7 +199,8 @@ impl Server {
             Ok(rows) => {
                 let known = rows.into_iter().filter(|row| row.server == server.name);
                 let tools = known.map(|row| {
-                    let facts = server.facts(&row.name, row.effect, row.external, &row.definition);
+                    let word = Word { effect: row.effect, external: row.external };
+                    let facts = server.facts(&row.name, word, stored(&row.definition));
                     (Arc::from(row.name.as_str()), Arc::new(facts))
                 });
                 server.tools.store(Arc::new(tools.collect()));
@@ -113,13 +228,42 @@ impl Server {
         self.fingerprint
     }
 
+    /// Is cancelled when the configuration no longer has this server, or has it otherwise.
+    pub(crate) fn gone(&self) -> &CancellationToken {
+        &self.gone
+    }
+
+    /// Wishes that the server's tools be learned again. It is granted when it is due.
+    pub(crate) fn look_again(&self) {
+        self.wanted.notify_one();
+    }
+
+    pub(crate) async fn looked_for(&self) {
+        self.wanted.notified().await;
+    }
+
+    /// Forgets a wish that the round which begins now grants.
+    pub(crate) fn looks_now(&self) {
+        let _ = self.wanted.notified().now_or_never();
+    }
+
+    /// Takes note of what the server said unasked, to anybody.
+    pub(crate) fn heard(&self, notification: &[u8]) {
+        if memchr::memmem::find(notification, b"tools/list_changed").is_some()
+            && let Ok(mcp::Message::Notification(n)) = mcp::parse(notification, &ParseLimits::default())
+            && n.kind() == Some(NotificationKind::ToolsChanged)
+        {
+            self.look_again();
+        }
+    }
+
     /// What is known of a tool; a tool that nobody has seen acts, outside.
     pub(crate) fn tool(&self, name: &str) -> Arc<ToolFacts> {
         self.tools
             .load()
             .get(name)
             .cloned()
-            .unwrap_or_else(|| Arc::new(self.facts(name, Effect::Act, true, "")))
+            .unwrap_or_else(|| Arc::new(self.facts(name, Word::UNKNOWN, Listed::nothing())))
     }
 
     pub(crate) fn knows_tool(&self, name: &str) -> bool {
@@ -131,6 +275,10 @@ impl Server {
     }
 
     pub(crate) fn for_policies(&self) -> CatalogueServer {
+        let schema = |facts: &ToolFacts| match &facts.definition {
+            Definition::Schema(schema) => schema.clone(),
+            Definition::Digest(_) => serde_json::Value::Null,
+        };
         let mut tools: Vec<_> = self
             .tools
             .load()
@@ -139,7 +287,7 @@ impl Server {
                 name: name.clone(),
                 effect: facts.effect,
                 external: facts.external,
-                input_schema: facts.schema.clone(),
+                input_schema: schema(facts),
             })
             .collect();
         tools.sort_by(|a, b| a.name.cmp(&b.name));
@@ -152,59 +300,77 @@ impl Server {
             transport: if self.upstream.is_http() { "http" } else { "stdio" },
             revision: self.upstream.known_era().map(|era| era.revision().as_str()),
             tools: self.tools.load().len(),
-            problem: self.problem.lock().clone(),
+            problem: self.problem.lock().as_ref().map(|problem| problem.reason.clone()),
         }
     }
 
-    /// What the manifest says, else what is given.
-    fn facts(&self, name: &str, effect: Effect, external: bool, definition: &str) -> ToolFacts {
-        let said = self.overrides.get(name).cloned().unwrap_or_default();
-        let definition: serde_json::Value = serde_json::from_str(definition).unwrap_or_default();
-        let schema = definition.get("inputSchema").cloned().unwrap_or_default();
-        let params = if schema.is_null() {
-            None
-        } else {
-            ParamHeaders::from_schema(&schema.to_string()).ok().map(Arc::new)
-        };
+    /// What the manifest says, else what is believed of the server's word.
+    fn facts(&self, name: &str, word: Word, listed: Listed) -> ToolFacts {
+        let said = self.overrides.get(name);
         ToolFacts {
-            effect: said.effect.unwrap_or(effect),
-            external: said.external.unwrap_or(external),
-            params,
-            schema,
+            effect: said.and_then(|s| s.effect).unwrap_or(word.effect),
+            external: said.and_then(|s| s.external).unwrap_or(word.external),
+            params: listed.params,
+            word,
+            disbelieved: 0,
+            definition: listed.definition,
+            kept_bytes: listed.kept_bytes,
         }
     }
 
     /// Asks the server for its tools, as the gate itself. `None`: it could not be reached;
     /// else whether anything changed.
     pub(crate) async fn learn(self: &Arc<Self>, gate: &Gate) -> Option<bool> {
-        match self.fetch_tools(gate).await {
-            Ok(changed) => {
-                *self.problem.lock() = None;
-                Some(changed)
+        let limits = &gate.limits;
+        let reach_max = if self.upstream.is_http() { limits.connect_time_max } else { limits.start_time_max };
+        let after = reach_max + limits.connect_time_max;
+        let late = UpstreamError::Timeout { awaited: "list of its tools", after };
+        let fetched = tokio::time::timeout(after, self.fetch_tools(gate)).await.unwrap_or(Err(late));
+        self.note(gate, fetched.as_ref().err());
+        fetched.ok()
+    }
+
+    /// Puts it on record when a server begins to fail, begins to fail otherwise, or is back.
+    fn note(&self, gate: &Gate, error: Option<&UpstreamError>) {
+        let mut problem = self.problem.lock();
+        let Some(error) = error else {
+            if problem.take().is_some() {
+                let detail = "its tools can be listed again";
+                gate.recorder.event(EventKind::ServerStarted, Some(self.name.as_str()), detail);
             }
-            Err(error) => {
-                let reason = error.to_string();
-                let mut problem = self.problem.lock();
-                if problem.as_deref() != Some(reason.as_str()) {
-                    tracing::warn!(server = %self.name, %reason, "the server's tools cannot be listed");
-                    gate.recorder.event(EventKind::ServerFailed, Some(self.name.as_str()), &reason);
-                    *problem = Some(reason);
-                }
-                None
-            }
+            return;
+        };
+        let reason = error.to_string();
+        let known = problem.as_ref().map(|p| p.code);
+        let code = kind_of(error, known);
+        if known != Some(code) {
+            tracing::warn!(server = %self.name, %reason, "the server's tools cannot be listed");
+            gate.recorder.event(EventKind::ServerFailed, Some(self.name.as_str()), &reason);
         }
+        *problem = Some(Problem { code, reason });
     }
 
     async fn fetch_tools(self: &Arc<Self>, gate: &Gate) -> Result<bool, UpstreamError> {
         let era = self.upstream.era().await?;
         let channel = Channel::for_gate(&self.upstream, &era).await?;
+        let changed = self.fetch_pages(gate, &era, &channel).await;
+        channel.close().await;
+        changed
+    }
+
+    async fn fetch_pages(
+        self: &Arc<Self>,
+        gate: &Gate,
+        era: &ServerEra,
+        channel: &Channel,
+    ) -> Result<bool, UpstreamError> {
         let mut changed = false;
         let mut cursor: Option<String> = None;
         for number in 0..PAGES_MAX {
-            let request = list_request(&era, number, cursor.as_deref());
+            let request = list_request(era, number, cursor.as_deref());
             let id = RequestId::from(format!("\"castra-{number}\"").as_str());
             let mut out = Outgoing::request(request.clone(), id);
-            out.headers = gate_headers(&request, &era);
+            out.headers = gate_headers(&request, era);
             let Some(answer) = whole_answer(channel.send(out).await?).await? else { break };
             let Ok(mcp::Message::Response(response)) = mcp::parse(&answer, &ParseLimits::default()) else {
                 break;
@@ -219,76 +385,180 @@ impl Server {
                 break;
             }
         }
-        channel.close().await;
         Ok(changed)
     }
 
     /// Takes in a page of tools that the server listed, to anybody. Says whether something is new.
-    pub(crate) fn absorb(&self, gate: &Gate, page: &Page<'_>) -> bool {
-        let known = self.tools.load();
-        let mut seen = Vec::new();
-        let mut new = Vec::new();
-        for item in page.items.iter().take(TOOLS_MAX) {
-            let definition = item.text;
-            let claimed = item.hints.effect();
-            let before = known.get(&*item.key);
-            let effect = before.map_or(claimed, |b| self.believed(gate, &item.key, b.effect, claimed));
-            let facts = self.facts(&item.key, effect, item.hints.open_world.unwrap_or(true), definition);
-            let same = before.is_some_and(|b| {
-                b.effect == facts.effect && b.external == facts.external && b.schema == facts.schema
-            });
-            if !same {
-                seen.push(SeenTool {
-                    name: item.key.to_string(),
-                    definition: definition.to_owned(),
-                    effect,
-                    external: facts.external,
-                });
-                new.push((Arc::<str>::from(&*item.key), Arc::new(facts)));
+    pub(crate) fn absorb(self: &Arc<Self>, gate: &Gate, page: &Page<'_>) -> bool {
+        let (changed, doubts, left_out) = {
+            let mut intake = self.intake.lock();
+            let known = self.tools.load_full();
+            let found = self.compare(&known, page);
+            if !found.facts.is_empty() {
+                let mut tools = ToolTable::clone(&known);
+                tools.extend(found.facts);
+                self.tools.store(Arc::new(tools));
             }
+            let changed = found.seen.len();
+            intake.unstored.extend(found.seen);
+            let first = found.left_out > 0 && !std::mem::replace(&mut intake.overfull, true);
+            (changed, found.doubts, if first { found.left_out } else { 0 })
+        };
+        let record =
+            |detail: &str| gate.recorder.event(EventKind::CatalogueChanged, Some(self.name.as_str()), detail);
+        if !doubts.is_empty() {
+            let named = doubts.iter().take(NAMED_MAX).map(String::as_str).collect::<Vec<_>>().join("; ");
+            let more = match doubts.len().saturating_sub(NAMED_MAX) {
+                0 => String::new(),
+                more => format!("; {more} more do so"),
+            };
+            let detail = format!("{named}{more}: not believed; a manifest can say so");
+            tracing::warn!(server = %self.name, "{detail}");
+            record(&detail);
         }
-        if new.is_empty() || known.len() + new.len() > TOOLS_MAX {
-            return false;
+        if left_out > 0 {
+            let detail = format!(
+                "{left_out} tools of one list are not taken in: there are more than {TOOLS_MAX}, or their names are longer than {NAME_BYTES_MAX} bytes"
+            );
+            tracing::warn!(server = %self.name, "{detail}");
+            record(&detail);
         }
-        self.tools.rcu(|tools| {
-            let mut tools = ToolTable::clone(tools);
-            tools.extend(new.iter().cloned());
-            tools
-        });
-        let detail = format!("{} tools new or changed", new.len());
-        gate.recorder.event(EventKind::CatalogueChanged, Some(self.name.as_str()), &detail);
-        let (state, name, now) = (gate.state.clone(), self.name.clone(), gate.now());
-        tokio::task::spawn_blocking(move || {
-            if let Err(error) = state.record_tools(&name, &seen, now) {
-                tracing::error!(%error, server = %name, "the catalogue could not be stored");
-            }
-        });
-        true
+        if changed > 0 {
+            record(&format!("{changed} tools new or changed"));
+            self.store_soon(gate);
+        }
+        changed > 0
     }
 
-    /// A tool that says it became more harmless is not believed.
-    fn believed(&self, gate: &Gate, tool: &str, before: Effect, claimed: Effect) -> Effect {
-        let manifest = self.overrides.get(tool).and_then(|o| o.effect);
-        if manifest.is_some() || harm(claimed) >= harm(before) {
-            return claimed;
+    /// What of a page is not as it was.
+    fn compare(&self, known: &ToolTable, page: &Page<'_>) -> Found {
+        let mut found = Found::default();
+        let mut count = known.len();
+        let mut room =
+            known.values().fold(DEFINITIONS_BYTES_MAX, |room, t| room.saturating_sub(t.kept_bytes));
+        for item in &page.items {
+            let name = &*item.key;
+            let before = found.facts.get(name).or_else(|| known.get(name)).cloned();
+            if before.is_none() && (count >= TOOLS_MAX || name.len() > NAME_BYTES_MAX) {
+                found.left_out += 1;
+                continue;
+            }
+            let room_here = room + before.as_ref().map_or(0, |b| b.kept_bytes);
+            let claimed = Word::of(item.hints);
+            let word = before.as_ref().map_or(claimed, |b| b.word.stricter(claimed));
+            let mut facts = self.facts(name, word, listed(item, room_here));
+            facts.disbelieved = before.as_ref().map_or(0, |b| b.disbelieved);
+            if let Some(doubt) = self.doubt(name, word, claimed)
+                && facts.disbelieved & claimed.bit() == 0
+            {
+                facts.disbelieved |= claimed.bit();
+                found.doubts.push(doubt);
+            }
+            let differs = before.as_ref().is_none_or(|b| facts.differs(b));
+            let as_before =
+                |b: &Arc<ToolFacts>| b.disbelieved == facts.disbelieved && b.params == facts.params;
+            if !differs && before.as_ref().is_some_and(as_before) {
+                continue;
+            }
+            if differs {
+                found.seen.push(SeenTool {
+                    name: name.to_owned(),
+                    definition: match &facts.definition {
+                        Definition::Schema(_) => item.text.to_owned(),
+                        Definition::Digest(digest) => format!("{{\"{TOO_LARGE}\":\"{digest}\"}}"),
+                    },
+                    effect: word.effect,
+                    external: word.external,
+                });
+            }
+            room = room_here.saturating_sub(facts.kept_bytes);
+            count += usize::from(before.is_none());
+            found.facts.insert(name.into(), Arc::new(facts));
         }
-        let detail = format!(
-            "tool {tool} now claims the effect {}, was {}: not believed; a manifest can say so",
-            claimed.as_str(),
-            before.as_str()
-        );
-        tracing::warn!(server = %self.name, tool, "{detail}");
-        gate.recorder.event(EventKind::CatalogueChanged, Some(self.name.as_str()), &detail);
-        before
+        found
+    }
+
+    /// A tool that says it became more harmless is not believed. Where the manifest speaks, the
+    /// claim does not matter.
+    fn doubt(&self, tool: &str, believed: Word, claimed: Word) -> Option<String> {
+        let said = self.overrides.get(tool).cloned().unwrap_or_default();
+        if said.effect.is_none() && claimed.effect != believed.effect {
+            let (now, was) = (claimed.effect.as_str(), believed.effect.as_str());
+            return Some(format!("tool {tool} now claims the effect {now}, was {was}"));
+        }
+        (said.external.is_none() && claimed.external != believed.external)
+            .then(|| format!("tool {tool} now claims to reach nothing outside"))
+    }
+
+    fn store_soon(self: &Arc<Self>, gate: &Gate) {
+        let (server, state, now) = (self.clone(), gate.state.clone(), gate.now());
+        tokio::task::spawn_blocking(move || {
+            let _turn = server.storing.lock();
+            let seen = std::mem::take(&mut server.intake.lock().unstored);
+            if seen.is_empty() {
+                return;
+            }
+            if let Err(error) = state.record_tools(&server.name, &seen, now) {
+                tracing::error!(%error, server = %server.name, "the catalogue could not be stored");
+            }
+        });
     }
 }
 
-fn harm(effect: Effect) -> u8 {
-    match effect {
-        Effect::Read => 0,
-        Effect::Write => 1,
-        Effect::Destroy => 2,
-        Effect::Act => 3,
+/// A definition as far as it is kept.
+struct Listed {
+    definition: Definition,
+    params: Option<Arc<ParamHeaders>>,
+    kept_bytes: usize,
+}
+
+impl Listed {
+    fn nothing() -> Self {
+        Self { definition: Definition::Schema(serde_json::Value::Null), params: None, kept_bytes: 0 }
+    }
+}
+
+fn listed(item: &Item<'_>, room: usize) -> Listed {
+    let bytes = item.text.len();
+    let schema = item.input_schema.filter(|_| bytes <= DEFINITION_BYTES_MAX.min(room));
+    let params = if bytes <= MIRRORING_BYTES_MAX { item.headers.clone() } else { ParamHeaders::default() };
+    let (definition, kept_bytes) = match schema.map(serde_json::from_str) {
+        Some(Ok(schema)) => (Definition::Schema(schema), bytes),
+        _ => (Definition::Digest(sha256(item.text)), 0),
+    };
+    Listed { definition, params: Some(Arc::new(params)), kept_bytes }
+}
+
+/// A definition as [`Server::compare`] gave it to the store.
+fn stored(definition: &str) -> Listed {
+    if definition.len() > DEFINITION_BYTES_MAX {
+        return Listed { definition: Definition::Digest(sha256(definition)), ..Listed::nothing() };
+    }
+    let kept_bytes = definition.len();
+    let definition: serde_json::Value = serde_json::from_str(definition).unwrap_or_default();
+    let too_large = definition.get(TOO_LARGE).and_then(|d| Digest::from_hex(d.as_str()?));
+    if let Some(digest) = too_large {
+        return Listed { definition: Definition::Digest(digest), ..Listed::nothing() };
+    }
+    let Some(schema) = definition.get("inputSchema").cloned() else { return Listed::nothing() };
+    let params = ParamHeaders::from_schema(&schema.to_string()).ok().map(Arc::new);
+    Listed { definition: Definition::Schema(schema), params, kept_bytes }
+}
+
+fn sha256(text: &str) -> Digest {
+    let mut bytes = [0; 32];
+    for (to, from) in bytes.iter_mut().zip(digest(&SHA256, text.as_bytes()).as_ref()) {
+        *to = *from;
+    }
+    Digest(bytes)
+}
+
+/// What kind of failure it is. Reasons hold counts and times, so they are not compared; that an attempt
+/// was put off says nothing new.
+fn kind_of(error: &UpstreamError, known: Option<RefusalCode>) -> RefusalCode {
+    match (known, error) {
+        (Some(code), UpstreamError::BackingOff { .. }) => code,
+        _ => error.code(),
     }
 }
 
@@ -354,5 +624,60 @@ impl Channel {
             ServerEra::Modern { .. } if upstream.is_http() => Ok(Self::Stateless(upstream.clone())),
             era => Ok(Self::Session(upstream.open_session(Hello::gate(era.revision())).await?)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn word(effect: Effect, external: bool) -> Word {
+        Word { effect, external }
+    }
+
+    #[test]
+    fn a_word_only_gets_stricter() {
+        use Effect::{Act, Destroy, Read, Write};
+        let strict_first = [Destroy, Act, Write, Read];
+        for (n, stricter) in strict_first.iter().enumerate() {
+            for milder in strict_first.iter().skip(n) {
+                for (one, other) in [(stricter, milder), (milder, stricter)] {
+                    assert_eq!(word(*one, false).stricter(word(*other, true)), word(*stricter, true));
+                }
+            }
+        }
+        assert_eq!(word(Read, false).stricter(word(Read, false)), word(Read, false));
+        let bits = strict_first.iter().flat_map(|e| [word(*e, false).bit(), word(*e, true).bit()]);
+        assert_eq!(bits.fold(0, |all, bit| all | bit), u8::MAX, "each claim has a bit of its own");
+    }
+
+    #[test]
+    fn the_same_failure_is_the_same_whatever_its_numbers() {
+        let put_off = |failures| UpstreamError::BackingOff {
+            failures,
+            retry_in: Duration::from_millis(1234),
+            last: "gave no answer".into(),
+        };
+        let late = UpstreamError::Timeout { awaited: "handshake", after: Duration::from_secs(60) };
+        let first = kind_of(&late, None);
+        assert_eq!(first, RefusalCode::UpstreamTimeout);
+        assert_eq!(kind_of(&put_off(2), Some(first)), first);
+        assert_eq!(kind_of(&put_off(3), Some(first)), first);
+        assert_eq!(kind_of(&UpstreamError::EndedEarly, Some(first)), RefusalCode::UpstreamMisbehaved);
+        assert_eq!(kind_of(&put_off(2), None), RefusalCode::UpstreamUnavailable);
+    }
+
+    #[test]
+    fn what_is_too_large_comes_back_from_the_store_as_its_digest() {
+        let digest = sha256("large");
+        let kept = stored(&format!("{{\"{TOO_LARGE}\":\"{digest}\"}}"));
+        assert_eq!(kept.definition, Definition::Digest(digest));
+        let large = format!("{{\"inputSchema\":{{\"x\":\"{}\"}}}}", "y".repeat(DEFINITION_BYTES_MAX));
+        assert_eq!(stored(&large).definition, Definition::Digest(sha256(&large)));
+        let small = stored("{\"inputSchema\":{\"type\":\"object\"}}");
+        assert_eq!(small.definition, Definition::Schema(serde_json::json!({"type": "object"})));
+        assert!(small.params.is_some() && small.kept_bytes > 0);
     }
 }

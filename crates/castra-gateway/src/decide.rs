@@ -29,6 +29,11 @@ pub(crate) fn decide(
     Decided { action, verdict, enforced: mode == PolicyMode::Enforce, time }
 }
 
+/// Whether what was permitted would be permitted now; for what goes on for a long time.
+pub(crate) fn still_permits(engine: &Engine, mode: PolicyMode, action: &Action, time: Timestamp) -> bool {
+    mode == PolicyMode::Observe || engine.decide(&request(action, time)).decision == Decision::Allow
+}
+
 fn request(action: &Action, time: Timestamp) -> DecisionRequest<'_> {
     DecisionRequest {
         agent: &action.agent,

@@ -12,6 +12,7 @@ use std::{
 use castra_core::{AgentName, Refusal, RefusalCode, Step};
 use parking_lot::RwLock;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
 
@@ -21,6 +22,8 @@ pub(crate) struct InFlight {
     per_agent_max: usize,
     all: AtomicUsize,
     closed: AtomicBool,
+    /// Cancelled when `closed` is set, for what has no end of its own.
+    closing: CancellationToken,
     done: Notify,
     metrics: Arc<Metrics>,
 }
@@ -38,6 +41,7 @@ impl InFlight {
             per_agent_max,
             all: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
+            closing: CancellationToken::new(),
             done: Notify::new(),
             metrics,
         })
@@ -74,6 +78,12 @@ impl InFlight {
     /// From now on nobody enters.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
+        self.closing.cancel();
+    }
+
+    /// Is cancelled when nobody enters any more; what would go on for ever should end then.
+    pub(crate) fn closing(&self) -> &CancellationToken {
+        &self.closing
     }
 
     pub(crate) fn closed(&self) -> bool {

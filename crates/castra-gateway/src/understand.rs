@@ -8,6 +8,7 @@ use bytes::Bytes;
 use castra_core::{ActionId, AgentIdentity, Effect, Operation, Protocol, ResourceRef, RunId};
 
 /// One thing that an agent tries, before anybody has said whether it may.
+#[derive(Clone)]
 pub(crate) struct Action {
     pub(crate) id: ActionId,
     pub(crate) agent: Arc<AgentIdentity>,

@@ -4,9 +4,9 @@
 use std::{net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
-use castra_core::{ActionId, AgentIdentity, Operation, Protocol, Refusal};
+use castra_core::{ActionId, AgentIdentity, Effect, Operation, Protocol, Refusal, ResourceRef};
 use castra_identity::oauth;
-use castra_protocol::mcp::{ActionOn, MethodKind, Missing, RefusalContext, Request, Revision};
+use castra_protocol::mcp::{ActionOn, Handshake, MethodKind, Missing, RefusalContext, Request, Revision};
 use castra_store::clock;
 use http::{HeaderMap, Response};
 
@@ -18,6 +18,7 @@ use crate::{
     answer::{self, AnswerBody},
     gate::Gate,
     path::{self, Stopped},
+    record::Permit,
     understand::Action,
 };
 
@@ -28,6 +29,7 @@ pub(crate) struct Caller {
     pub(crate) source: IpAddr,
     pub(crate) scope: Scope,
     pub(crate) client: Client,
+    /// What came with the request; of those that mirror the body only what may go on to a server.
     pub(crate) headers: HeaderMap,
 }
 
@@ -61,8 +63,16 @@ impl Caller {
             return self.act(request, bytes, operation, on).await;
         }
         match request.kind() {
-            MethodKind::List(kind) => list::answer(self, request, bytes, kind).await,
-            MethodKind::Handshake(step) => handshake::answer(self, request, bytes, step).await,
+            MethodKind::List(kind) => {
+                self.holding_place(request, list::answer(self, request, bytes, kind)).await
+            }
+            // Asks nobody, and tells a client that the gate is there even when it is busy.
+            MethodKind::Handshake(Handshake::Ping) => {
+                handshake::answer(self, request, bytes, Handshake::Ping).await
+            }
+            MethodKind::Handshake(step) => {
+                self.holding_place(request, handshake::answer(self, request, bytes, step)).await
+            }
             MethodKind::Subscription => subscribe::answer(self, request, bytes).await,
             _ => {
                 let reason = format!("{:?} is not something a client asks", request.method);
@@ -74,6 +84,23 @@ impl Caller {
         }
     }
 
+    /// Answers what is no action: at a server of which the agent may use something, and within the
+    /// number of calls that it may have in flight.
+    async fn holding_place(
+        &self,
+        request: &Request<'_>,
+        answer: impl Future<Output = Response<AnswerBody>>,
+    ) -> Response<AnswerBody> {
+        let may = match &self.scope {
+            Scope::Server(name) => target::check_may_use_some(&self.gate, &self.agent, name),
+            Scope::All => Ok(()),
+        };
+        match may.and_then(|()| self.gate.in_flight.enter(&self.agent.name)) {
+            Ok(place) => answer::holding(answer.await, place),
+            Err(refusal) => self.refuse(&refusal, &self.context(request)),
+        }
+    }
+
     /// The path of an action: understand, decide, record, act, record, answer.
     async fn act(
         self: &Arc<Self>,
@@ -82,10 +109,8 @@ impl Caller {
         operation: Operation,
         on: ActionOn,
     ) -> Response<AnswerBody> {
-        if let Err(refusal) = oauth::check_scope(&self.agent, operation) {
-            let response = self.refuse(&refusal, &self.context(request));
-            let challenge = self.gate.resource().insufficient_scope(&self.scope.path(), operation);
-            return answer::with_header(response, "www-authenticate", &challenge);
+        if let Some(refused) = self.lacks_scope(request, operation) {
+            return refused;
         }
         let target = match target::resolve(self, request, bytes, operation, on).await {
             Ok(target) => target,
@@ -95,29 +120,65 @@ impl Caller {
             Ok(action) => action,
             Err(refusal) => return self.refuse(&refusal, &self.context(request)),
         };
-        match path::admit(&self.gate, action).await {
+        let admitted = path::admit(&self.gate, action).await;
+        self.look_again_for(&target, &admitted);
+        match admitted {
             Ok(permit) => Exchange::act(self.clone(), request, target, permit).await.respond().await,
-            Err(Stopped::Refused(refusal)) => self.refuse(&refusal, &self.context(request)),
-            Err(Stopped::Denied(denied)) => {
-                let refusal = Refusal::new(
-                    castra_core::Step::Decide,
-                    castra_core::RefusalCode::Denied,
-                    denied.verdict.reason.clone(),
-                )
-                .advise(denied.verdict.advice.clone());
-                // Already on record, as the intent that was denied.
-                self.gate.metrics.refusal(refusal.code);
-                let context = RefusalContext {
-                    policies: &denied.verdict.policies,
-                    receipt: Some(&denied.receipt),
-                    ..self.context(request)
-                };
-                refused(&refusal, &context)
-            }
+            Err(stopped) => self.stopped(request, &stopped),
         }
     }
 
-    fn action(&self, request: &Request<'_>, target: &target::Target) -> Result<Action, Refusal> {
+    /// A tool that nobody has seen may be new. The decision did not wait for that: it acts, outside.
+    /// Only for callers that could use it, if it were harmless, the gate looks again.
+    fn look_again_for(&self, target: &target::Target, admitted: &Result<Permit, Stopped>) {
+        let ResourceRef::Tool { name, .. } = &target.resource else { return };
+        if target.server.knows_tool(name) {
+            return;
+        }
+        let could = || {
+            let engine = self.gate.engine.load();
+            engine.may_use(&self.agent, Operation::Call, &target.resource, Effect::Read, false)
+        };
+        if admitted.is_ok() || (matches!(admitted, Err(Stopped::Denied(_))) && could()) {
+            target.server.look_again();
+        }
+    }
+
+    /// The refusal of a credential that has no scope for an operation.
+    pub(super) fn lacks_scope(
+        &self,
+        request: &Request<'_>,
+        operation: Operation,
+    ) -> Option<Response<AnswerBody>> {
+        let refusal = oauth::check_scope(&self.agent, operation).err()?;
+        let response = self.refuse(&refusal, &self.context(request));
+        let challenge = self.gate.resource().insufficient_scope(&self.scope.path(), operation);
+        Some(answer::with_header(response, "www-authenticate", &challenge))
+    }
+
+    /// Tells why an action was not admitted.
+    pub(super) fn stopped(&self, request: &Request<'_>, stopped: &Stopped) -> Response<AnswerBody> {
+        let denied = match stopped {
+            Stopped::Refused(refusal) => return self.refuse(refusal, &self.context(request)),
+            Stopped::Denied(denied) => denied,
+        };
+        let refusal = Refusal::new(
+            castra_core::Step::Decide,
+            castra_core::RefusalCode::Denied,
+            denied.verdict.reason.clone(),
+        )
+        .advise(denied.verdict.advice.clone());
+        // Already on record, as the intent that was denied.
+        self.gate.metrics.refusal(refusal.code);
+        let context = RefusalContext {
+            policies: &denied.verdict.policies,
+            receipt: Some(&denied.receipt),
+            ..self.context(request)
+        };
+        refused(&refusal, &context)
+    }
+
+    pub(super) fn action(&self, request: &Request<'_>, target: &target::Target) -> Result<Action, Refusal> {
         let random = clock::random().map_err(|e| {
             Refusal::new(castra_core::Step::Understand, castra_core::RefusalCode::Undecided, e.to_string())
         })?;

@@ -450,6 +450,7 @@ impl Exchange {
     }
 
     fn notification(&self, body: Bytes) -> Option<Bytes> {
+        self.server.heard(&body);
         let translated = match &self.lane {
             Lane::Straight => return Some(body),
             Lane::ToLegacyServer { .. } => {

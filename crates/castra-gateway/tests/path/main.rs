@@ -15,9 +15,11 @@ mod servers;
 
 mod bad_input;
 mod bridge;
+mod catalogue;
 mod changes;
 mod children;
 mod limits;
+mod listens;
 mod promises;
 mod shutdown;
 mod streams;
