@@ -42,7 +42,7 @@ const PLACES: &[Place] = &[
     place(
         "castra-console",
         1,
-        &["castra-gateway", "castra-store", "castra-net", "castra-ledger", "castra-core"],
+        &["castra-gateway", "castra-store", "castra-net", "castra-identity", "castra-ledger", "castra-core"],
     ),
     place(
         "castra-gateway",
