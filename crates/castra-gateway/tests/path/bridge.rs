@@ -87,24 +87,19 @@ async fn an_old_client_answers_a_new_servers_question() {
     let rig = both().await;
     for path in ["/mcp/new", "/mcp/old"] {
         let (session, _) = rig.initialize(path, json!({"elicitation": {}})).await;
-        let name = "ask";
-        let call = rig.legacy(path, &session, "tools/call", json!({"name": name, "arguments": {}}));
-        let answer = async {
-            // The question comes on the call's own stream; a test that reads it whole must answer blindly.
-            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-            for id in ["\"castra-1\"", "\"q1\""] {
-                let body = format!(
-                    r#"{{"jsonrpc":"2.0","id":{id},"result":{{"action":"accept","content":{{"name":"Bob"}}}}}}"#
-                );
-                rig.request("POST", path, &[("mcp-session-id", &session)], body.as_bytes()).await;
-            }
-        };
-        let (got, ()) = tokio::join!(call, answer);
-        let events = got.events();
-        assert_eq!(events[0]["method"], "elicitation/create", "{path}: {}", got.body);
-        let text = events.last().unwrap()["result"]["content"][0]["text"].as_str().unwrap().to_owned();
-        assert!(text.starts_with("hello Bob"), "{path}: {}", got.body);
-        assert!(got.body.contains(": castra-receipt: test.example/log;index="), "{}", got.body);
+        let call = json!({"name": "ask", "arguments": {}});
+        let mut stream = rig.legacy_open(path, &session, "tools/call", call).await;
+        let receipt = stream.headers["castra-receipt"].to_str().unwrap().to_owned();
+        assert!(receipt.starts_with("test.example/log;index="), "{path}: {receipt}");
+        let question = stream.next().await.unwrap();
+        assert_eq!(question["method"], "elicitation/create", "{path}: {question}");
+        let content = json!({"action": "accept", "content": {"name": "Bob"}});
+        let reply = json!({"jsonrpc": "2.0", "id": question["id"], "result": content}).to_string();
+        let took = rig.request("POST", path, &[("mcp-session-id", &session)], reply.as_bytes()).await;
+        assert_eq!(took.status, 202, "{path}: {}", took.body);
+        let rest = stream.rest().await;
+        assert!(rest.contains(": castra-receipt: test.example/log;index="), "{path}: {rest}");
+        assert!(rest.contains("hello Bob"), "{path}: {rest}");
     }
     let outcomes = rig.records_of("outcome").await;
     assert_eq!(outcomes.len(), 2);

@@ -34,6 +34,8 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::servers::Era;
+
 /// Lets everything through.
 pub(crate) const ALL: &str = "permit (principal, action, resource);";
 
@@ -143,6 +145,14 @@ impl Stream {
             }
         }
         panic!("the stream ended after {seen:?}");
+    }
+
+    /// All that is left, as text.
+    pub(crate) async fn rest(mut self) -> String {
+        while let Some(Ok(frame)) = self.body.frame().await {
+            self.text.push_str(std::str::from_utf8(frame.data_ref().unwrap()).unwrap());
+        }
+        self.text
     }
 
     async fn message(&mut self) -> Option<Value> {
@@ -411,6 +421,35 @@ impl Rig {
         assert_eq!(told.status, 202, "{}", told.body);
     }
 
+    /// A client of an era at an endpoint.
+    pub(crate) async fn meet(&self, era: Era, path: &'static str) -> Client {
+        let session = match era {
+            Era::Modern => None,
+            Era::Legacy => Some(self.initialize(path, json!({})).await.0),
+        };
+        Client { path, session }
+    }
+
+    pub(crate) async fn call(&self, client: &Client, tool: &str) -> Got {
+        match &client.session {
+            None => self.modern(client.path, "tools/call", call_of(tool)).await,
+            Some(session) => self.legacy(client.path, session, "tools/call", call_of(tool)).await,
+        }
+    }
+
+    /// A call whose answer is read as it comes.
+    pub(crate) async fn call_open(&self, client: &Client, tool: &str) -> Stream {
+        match &client.session {
+            None => self.modern_open(client.path, "tools/call", call_of(tool)).await,
+            Some(session) => self.legacy_open(client.path, session, "tools/call", call_of(tool)).await,
+        }
+    }
+
+    /// Host and port of the gate.
+    pub(crate) fn address(&self) -> &str {
+        self.base.rsplit('/').next().unwrap()
+    }
+
     /// Opens a legacy session and gives its id.
     pub(crate) async fn initialize(&self, path: &str, capabilities: Value) -> (String, Got) {
         let body = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
@@ -510,6 +549,24 @@ impl Drop for Rig {
     fn drop(&mut self) {
         assert!(self.verified || std::thread::panicking(), "the test does not end with close_and_verify");
     }
+}
+
+/// A client of one era at one endpoint.
+pub(crate) struct Client {
+    pub(crate) path: &'static str,
+    pub(crate) session: Option<String>,
+}
+
+/// A call that wants progress and log messages.
+fn call_of(tool: &str) -> Value {
+    let meta = json!({"progressToken": "t-1", "io.modelcontextprotocol/logLevel": "info"});
+    json!({"name": tool, "arguments": {}, "_meta": meta})
+}
+
+/// The text of a tool's result.
+#[track_caller]
+pub(crate) fn said(answer: &Value) -> String {
+    answer["result"]["content"][0]["text"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
 }
 
 /// A request that is to be sent.

@@ -325,6 +325,11 @@ fn called(message: &Value, stage: &Stage, result: &dyn Fn(Value) -> Value) -> Ve
         "wait" => vec![stage.go.then(json_answer(&done("waited")))],
         "begin" => vec![stream(), piece(progress(0)), Step::Hold],
         "hang" => vec![Step::Hold],
+        "deep" => {
+            let deep: Value =
+                serde_json::from_str(&format!("{}1{}", "[".repeat(40), "]".repeat(40))).unwrap();
+            json_answer(&result(json!({"content": [], "structuredContent": {"deep": deep}})))
+        }
         "huge" => json_answer(&done(&"x".repeat(HUGE))),
         _ => json_answer(&done(&format!("{name} done"))),
     }
@@ -336,13 +341,27 @@ fn noted(method: &str, params: Value) -> Step {
 }
 
 /// A child process (see `child.py`), of a kind that its first argument names.
-pub(crate) fn child(kind: &str) -> Transport {
+///
+/// `tag` stands in its command line, so that its processes can be found.
+pub(crate) fn child(kind: &str, tag: &str) -> Transport {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers/child.py");
     Transport::Stdio {
-        command: ["python3", "-S", script, kind].map(Into::into).to_vec(),
+        command: ["python3", "-S", script, kind, tag].map(Into::into).to_vec(),
         env: vec![("API_TOKEN".into(), Secret::new("s3cret"))],
         cwd: None,
     }
+}
+
+/// Processes with this tag.
+pub(crate) fn processes(tag: &str) -> Vec<u32> {
+    let all = std::fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let tagged = |pid: &u32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.split(|b| *b == 0).any(|word| word == tag.as_bytes())
+    };
+    all.filter(tagged).collect()
 }
 
 /// Tools of a child.
