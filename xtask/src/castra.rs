@@ -9,6 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::{chores, run, tally::Tally};
 
 /// A gate answers within a second; a loaded machine may need many.
@@ -122,7 +124,10 @@ impl Drop for Gate {
 
 /// Asks a child to end, and ends it if it does not.
 pub(crate) fn stop(child: &mut Child) {
-    let _ = Command::new("kill").arg(child.id().to_string()).stderr(Stdio::null()).status();
+    if let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+        // It may have ended by itself; then the wait below says so.
+        let _ = kill_process(pid, Signal::TERM);
+    }
     let until = Instant::now() + Duration::from_secs(5);
     while Instant::now() < until {
         if matches!(child.try_wait(), Ok(Some(_)) | Err(_)) {

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -98,11 +99,9 @@ pub(crate) struct Gate {
 impl Gate {
     /// Asks the gate to stop as `systemd` would, and waits until it has.
     pub(crate) async fn stop(mut self) -> Result<(), DemoError> {
-        let command = "kill".to_owned();
-        if let Some(pid) = self.child.id() {
-            let asked = Command::new(&command).arg(pid.to_string()).status().await;
-            asked.map_err(|source| DemoError::Start { command: command.clone(), source })?;
-        }
+        let pid = self.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        // No pid, or nobody by it: the gate has ended already, and waiting says how.
+        let _ = pid.map(|pid| kill_process(pid, Signal::TERM));
         match tokio::time::timeout(STOP_TIME_MAX, self.child.wait()).await {
             Ok(Ok(status)) if status.success() => Ok(()),
             ended => Err(DemoError::Command {
