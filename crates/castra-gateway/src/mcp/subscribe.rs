@@ -405,7 +405,7 @@ impl Listener {
                 () = server.gone().cancelled() => {}
             }
             again.wait(&server).await;
-            match successor(&self.gate, &self.server) {
+            match self.gate.server(self.server.name()) {
                 Some(server) => self.server = server,
                 None => return,
             }
@@ -506,11 +506,6 @@ impl Again {
         self.wait = (self.wait * 2).min(AGAIN_MAX);
         self.since = Instant::now();
     }
-}
-
-/// The server that has its name now.
-fn successor(gate: &Gate, server: &Arc<Server>) -> Option<Arc<Server>> {
-    gate.server(server.name())
 }
 
 fn broke_off(server: &Server, followed: Result<(), Unreached>) {
@@ -666,7 +661,7 @@ impl Follower {
                 () = closed.cancelled() => return,
                 () = again.wait(&server) => {}
             }
-            match successor(&self.gate, &server) {
+            match self.gate.server(server.name()) {
                 Some(now) => server = now,
                 None => return,
             }

@@ -293,6 +293,15 @@ async fn scopes_narrow_what_a_token_is_good_for() {
     assert_eq!(read.json()["result"]["contents"][0]["text"], "1", "{}", read.body);
     let refusals = rig.records_of("refusal").await;
     assert_eq!(refusals[0]["code"], "insufficient-scope");
+
+    // Listening is reading.
+    let token = idp.token(json!({"scope": "mcp:call"}));
+    rig.keep_secret(&token);
+    let wanted = json!({"notifications": {"toolsListChanged": true}});
+    let got = rig.modern_by(&token, PATH, "subscriptions/listen", wanted).await;
+    assert_eq!(got.status, 403, "{}", got.body);
+    assert!(got.header("www-authenticate").contains("mcp:read"), "{:?}", got.headers);
+    assert!(!server.requests().iter().any(|s| s.says("subscriptions/listen")), "it reached the server");
     rig.close_and_verify().await;
 }
 
