@@ -340,8 +340,9 @@ impl Exchange {
         out.headers = headers;
         out.long = self.is_long();
         let answer = tokio::select! {
-            answer = channel.send(out) => answer?,
+            biased;
             () = self.cancel.cancelled() => return Ok(()),
+            answer = channel.send(out) => answer?,
         };
         self.source = match answer {
             Answer::Whole { status, body } => Source::Whole(status, body),
@@ -420,12 +421,14 @@ impl Exchange {
             }
             Source::Events(mut events) => {
                 let heard = tokio::select! {
+                    // Who ends a call closes its sessions too; the caller hears of the reason, not of that.
+                    biased;
+                    () = self.cancel.cancelled() => Heard::Cancelled,
                     event = events.next() => match event {
                         Some(Ok(incoming)) => Heard::Incoming(StatusCode::OK, incoming),
                         Some(Err(error)) => Heard::Failed(error.into()),
                         None => Heard::Ended,
                     },
-                    () = self.cancel.cancelled() => Heard::Cancelled,
                 };
                 if matches!(heard, Heard::Incoming(..)) {
                     self.source = Source::Events(events);

@@ -89,6 +89,9 @@ async fn one_that_dies_in_a_call_is_a_clear_error_and_the_next_call_works() {
             let ends: Vec<_> = outcomes[3 * round..].iter().map(|o| o["status"].as_str().unwrap()).collect();
             assert_eq!(ends, ["ok", "upstream-failed", "ok"], "{case}");
         }
+        // The gate is still there: what ends the processes is that it closes.
+        rig.gate.drain().await;
+        eventually("all processes end", async || processes(&tag).is_empty().then_some(())).await;
         rig.close_and_verify().await;
         assert_eq!(processes(&tag), [0; 0], "{kind}: processes are left");
     }

@@ -42,6 +42,9 @@ pub(crate) const ALL: &str = "permit (principal, action, resource);";
 /// What no record, log line or file of the gate may hold, whatever the servers are configured with.
 const UPSTREAM_SECRET: &str = "s3cret";
 
+/// What a test logs itself, to be sure that it would find a secret.
+const HEARD: &str = "a gate is set up";
+
 /// Longest that a test waits for something that should happen at once.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -109,12 +112,6 @@ impl Got {
 
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default()
-    }
-
-    /// The messages of a stream of events.
-    pub(crate) fn events(&self) -> Vec<Value> {
-        let data = self.body.lines().filter_map(|line| line.strip_prefix("data: "));
-        data.map(|data| serde_json::from_str(data).unwrap()).collect()
     }
 }
 
@@ -217,6 +214,7 @@ fn http_client() -> HttpClient {
 impl Rig {
     pub(crate) async fn start(wish: Wish) -> Self {
         LazyLock::force(&LOGGED);
+        tracing::trace!(target: "castra", "{HEARD}");
         let folder = tempfile::tempdir().unwrap();
         let now = clock::now();
         let dir = StateDir::open_or_create(&folder.path().join("state")).unwrap();
@@ -535,6 +533,7 @@ impl Rig {
 
     fn nothing_secret_is_kept(&self) {
         let logged = LOGGED.lock().clone();
+        assert!(holds(&logged, HEARD), "the log is not heard");
         for secret in self.secrets.lock().iter() {
             assert!(!holds(&logged, secret), "a secret was logged: {secret}");
             for file in files(&self.folder()) {
