@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt};
 use http::{
     HeaderValue, Response, StatusCode,
     header::{CACHE_CONTROL, CONTENT_TYPE},
@@ -75,6 +75,16 @@ pub(crate) fn events(stream: impl Stream<Item = Bytes> + Send + 'static) -> Resp
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
     response
+}
+
+/// Keeps something for as long as the answer is being sent.
+pub(crate) fn holding<T: Send + 'static>(response: Response<AnswerBody>, held: T) -> Response<AnswerBody> {
+    response.map(|body| match body {
+        AnswerBody::Whole(bytes) => AnswerBody::Whole(bytes),
+        AnswerBody::Events(events) => AnswerBody::Events(Box::pin(events.inspect(move |_| {
+            let _ = &held;
+        }))),
+    })
 }
 
 /// Adds a header whose value the gate made; a value that no header can hold is left out.

@@ -314,6 +314,9 @@ impl Gate {
             .map(|(name, _)| name.clone())
             .collect();
         self.servers.store(Arc::new(new));
+        for server in &gone {
+            self.routes.forget(server);
+        }
         if !gone.is_empty() {
             let gate = self.clone();
             tokio::spawn(async move {

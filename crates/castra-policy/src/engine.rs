@@ -4,7 +4,7 @@
 
 use std::{borrow::Cow, fmt::Write, sync::Arc};
 
-use castra_core::{AgentIdentity, Decision, Effect, Operation, ResourceRef, Verdict};
+use castra_core::{AgentIdentity, Decision, Effect, Operation, ResourceRef, ServerName, Verdict};
 use cedar_policy::{AuthorizationError, Authorizer, Context};
 
 use crate::{
@@ -110,6 +110,30 @@ impl Engine {
         slice.settled.forbids.is_empty()
             && slice.settled.errors.is_empty()
             && (open || !slice.settled.permits.is_empty())
+    }
+
+    /// Whether some policy could permit the agent something at a server: for opening a session there,
+    /// or asking for a list. With an operation only that counts. Looks at scopes alone, so it may say
+    /// yes where conditions leave nothing over, and never says no where something is permitted.
+    /// Takes time in proportion to the number of policies.
+    pub fn may_use_some(
+        &self,
+        agent: &AgentIdentity,
+        operation: Option<Operation>,
+        server: &ServerName,
+    ) -> bool {
+        let wanted = crate::scope::Request {
+            principal: self.names.agent(&agent.name),
+            groups: agent.groups.iter().map(|group| self.names.group(group)).collect(),
+            action: self.names.action(operation.unwrap_or(Operation::Call)),
+            resource: self.names.server(server),
+            server: None,
+        };
+        let forbids =
+            |policy: &Loaded| !policy.permits() && !policy.conditional && policy.scope.covers(&wanted);
+        let permits =
+            |policy: &Loaded| policy.permits() && policy.scope.reaches(&wanted, operation.is_none());
+        self.policies.list.iter().any(permits) && !self.policies.list.iter().any(forbids)
     }
 
     /// Tells everything about a decision. Takes time in proportion to the number of policies and

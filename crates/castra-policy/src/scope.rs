@@ -71,6 +71,24 @@ impl Scope {
         }
     }
 
+    /// Whether an agent's action at a server can be in the scope, for some resource of the server or
+    /// the server itself. The action of `wanted` counts only where `any_action` does not hold.
+    pub(crate) fn reaches(&self, wanted: &Request, any_action: bool) -> bool {
+        self.principal.matches(&wanted.principal, &wanted.groups)
+            && (any_action || self.action.as_ref().is_none_or(|actions| actions.contains(&wanted.action)))
+            && self.resource.reaches(&wanted.resource)
+    }
+
+    /// Whether every action of an agent with everything of a server is in the scope.
+    pub(crate) fn covers(&self, wanted: &Request) -> bool {
+        let everything = match &self.resource {
+            Part::Any => true,
+            Part::In(uid) => *uid == wanted.resource,
+            Part::Eq(_) | Part::Is(_) | Part::IsIn(..) => false,
+        };
+        everything && self.action.is_none() && self.principal.matches(&wanted.principal, &wanted.groups)
+    }
+
     /// The entities that principal and resource have to be, or be in.
     pub(crate) fn key(&self) -> (Option<EntityUid>, Option<EntityUid>) {
         (self.principal.uid().cloned(), self.resource.uid().cloned())
@@ -99,6 +117,22 @@ impl Part {
             Self::Is(kind) => uid.type_name() == kind,
             Self::IsIn(kind, wanted) => {
                 uid.type_name() == kind && (uid == wanted || parents.contains(wanted))
+            }
+        }
+    }
+
+    /// Whether a server, or something that it could offer, fits. Ids of what a server offers are
+    /// `server/name`.
+    fn reaches(&self, server: &EntityUid) -> bool {
+        match self {
+            Self::Any | Self::Is(_) => true,
+            Self::Eq(uid) | Self::In(uid) | Self::IsIn(_, uid) => {
+                uid == server
+                    || uid
+                        .id()
+                        .unescaped()
+                        .strip_prefix(server.id().unescaped())
+                        .is_some_and(|rest| rest.starts_with('/'))
             }
         }
     }

@@ -5,9 +5,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use castra_core::{Refusal, RefusalCode, Step};
-use castra_protocol::mcp::{
-    self, Handshake, Message, Request, Revision,
-    bridge::{self, ClientFacts, LegacyStep, ServerFacts},
+use castra_protocol::{
+    json::Span,
+    mcp::{
+        self, Handshake, Message, Request, Revision,
+        bridge::{self, ClientFacts, LegacyStep, ServerFacts},
+    },
 };
 use http::{Response, StatusCode};
 
@@ -17,6 +20,7 @@ use super::{
     context_of_request,
     exchange::{Exchange, Purpose},
     session::NewSession,
+    target::check_may_use_some,
 };
 use crate::{
     answer::{self, AnswerBody},
@@ -28,6 +32,13 @@ use crate::{
 const FEDERATED: &str = r#"{"tools":{"listChanged":true},"resources":{"subscribe":true,"listChanged":true},"prompts":{"listChanged":true},"completions":{},"logging":{}}"#;
 
 const LEGACY: [Revision; 3] = [Revision::V2025_11_25, Revision::V2025_06_18, Revision::V2025_03_26];
+
+/// Bytes of the params of `initialize`. A session keeps them and shows them to each of its servers;
+/// what clients say of themselves is mostly below one KiB, with an icon as a data URI some more.
+const HELLO_BYTES_MAX: usize = 64 << 10;
+
+/// Bytes of a client's capabilities, which are part of the key under which a link is found.
+const CAPABILITIES_BYTES_MAX: usize = 16 << 10;
 
 /// Opens a session for a client of the legacy era.
 pub(super) async fn initialize(door: &Door<'_>, request: &Request<'_>) -> Response<AnswerBody> {
@@ -42,9 +53,15 @@ pub(super) async fn initialize(door: &Door<'_>, request: &Request<'_>) -> Respon
 
 async fn open(door: &Door<'_>, request: &Request<'_>) -> Result<(String, String), Refusal> {
     let gate = door.connection.gate();
+    let _place = gate.in_flight.enter(&door.agent.name)?;
+    if let Scope::Server(name) = &door.scope {
+        check_may_use_some(gate, &door.agent, name)?;
+    }
     let malformed = |reason: String| Refusal::new(Step::Understand, RefusalCode::Malformed, reason);
     let (mut facts, asked) = ClientFacts::from_initialize(request).map_err(|f| malformed(f.to_string()))?;
     let params = request.params.map(|span| request.slice(span)).unwrap_or("{}");
+    at_most(params.len(), HELLO_BYTES_MAX, "the parameters of initialize")?;
+    at_most(facts.capabilities.len(), CAPABILITIES_BYTES_MAX, CAPABILITIES)?;
     let hello = Bytes::copy_from_slice(params.as_bytes());
     let mut upstream = None;
     let result = match &door.scope {
@@ -78,6 +95,24 @@ async fn open(door: &Door<'_>, request: &Request<'_>) -> Result<(String, String)
     let new = NewSession { agent: &door.agent.name, scope: &door.scope, facts, hello, upstream };
     let session = gate.sessions.open(gate, new).await?;
     Ok((session.id().to_owned(), result))
+}
+
+const CAPABILITIES: &str = "what the client says that it can do";
+
+/// What a modern client says of itself with each request must not be more than a legacy client may
+/// say of itself once: it is kept in the same places.
+pub(super) fn check_introduction(request: &Request<'_>) -> Result<(), Refusal> {
+    let length = |span: Option<Span>| span.map_or(0, |span| span.end.saturating_sub(span.start));
+    at_most(length(request.meta.client_info), HELLO_BYTES_MAX, "what the client says of itself")?;
+    at_most(length(request.meta.client_capabilities), CAPABILITIES_BYTES_MAX, CAPABILITIES)
+}
+
+fn at_most(bytes: usize, bytes_max: usize, what: &str) -> Result<(), Refusal> {
+    if bytes <= bytes_max {
+        return Ok(());
+    }
+    let reason = format!("{what} takes {bytes} bytes; the limit is {bytes_max}");
+    Err(Refusal::new(Step::Understand, RefusalCode::LimitReached, reason).advise("Say less"))
 }
 
 /// Answers a handshake within a session, or `server/discover`.

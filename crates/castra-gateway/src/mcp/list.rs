@@ -1,10 +1,19 @@
 //! Lists: of every list a caller sees only what it may use. One server's list keeps its own bytes
 //! where nothing has to go; the federated list joins those of all servers.
 
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
-use castra_core::{Effect, Operation, PolicyMode, Refusal, RefusalCode, ResourceRef, ServerName, Step};
+use castra_core::{
+    AgentName, Effect, Operation, PolicyMode, Refusal, RefusalCode, ResourceRef, ServerName, Step,
+};
 use castra_protocol::{
     json,
     mcp::{
@@ -13,12 +22,13 @@ use castra_protocol::{
     },
 };
 use http::{Response, StatusCode};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
 use super::{
     Scope,
     call::{Caller, Client},
     exchange::{Exchange, Purpose},
+    target::may_use_some,
 };
 use crate::{
     answer::{self, AnswerBody},
@@ -28,19 +38,36 @@ use crate::{
 /// Pages that are fetched of one server for one federated page; what is left goes on by cursor.
 const PAGES_MAX: usize = 50;
 
-/// URIs that are remembered; beyond it all are forgotten and learned again from the next lists.
-const ROUTES_MAX: usize = 100_000;
+/// A URI that no list has shown makes the gate ask all servers; each agent can cause that once in this
+/// time, so that a request for nothing does not become many.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
-/// Which server a resource of the federated view belongs to.
+/// Which server a resource of the federated view belongs to, as far as lists have told.
 #[derive(Default)]
-pub(crate) struct Routes {
-    routes: UriRoutes,
-    added: usize,
+pub(crate) struct SharedRoutes {
+    routes: RwLock<UriRoutes>,
+    looked: Mutex<HashMap<AgentName, Instant>>,
 }
 
-impl Routes {
-    pub(crate) fn route<'u>(&self, uri: &'u str) -> Option<(ServerName, &'u str)> {
-        self.routes.route(uri)
+impl SharedRoutes {
+    pub(crate) fn read(&self) -> RwLockReadGuard<'_, UriRoutes> {
+        self.routes.read()
+    }
+
+    /// Forgets what a server listed that is not there any more.
+    pub(crate) fn forget(&self, server: &ServerName) {
+        self.routes.write().forget(server);
+    }
+
+    /// Whether an agent may cause a look at all servers now; then not again for a while.
+    fn may_look(&self, agent: &AgentName) -> bool {
+        let mut looked = self.looked.lock();
+        looked.retain(|_, at| at.elapsed() < LOOK_AGAIN);
+        let first = !looked.contains_key(agent);
+        if first {
+            looked.insert(agent.clone(), Instant::now());
+        }
+        first
     }
 }
 
@@ -136,13 +163,20 @@ fn may_see(caller: &Caller, server: &Arc<Server>, kind: ListKind, item: &Item<'_
     }
 }
 
-/// Fetches the lists of all servers, so that their URIs can be routed.
-pub(crate) async fn look_at_all(caller: &Arc<Caller>, kind: ListKind) {
-    let request = plain_request(caller, kind);
-    if let Ok(Message::Request(request)) = mcp::parse(&request, &ParseLimits::default()) {
-        // What cannot be listed cannot be routed either; the caller is told so.
-        let _ = federated(caller, &request, kind).await;
+/// Fetches the lists of the servers of which the caller may read something, so that their URIs can be
+/// routed. Says whether it did; an agent gets this only now and then.
+pub(crate) async fn look_at_all(caller: &Arc<Caller>) -> bool {
+    if !caller.gate.routes.may_look(&caller.agent.name) {
+        return false;
     }
+    for kind in [ListKind::Resources, ListKind::ResourceTemplates] {
+        let request = plain_request(caller, kind);
+        if let Ok(Message::Request(request)) = mcp::parse(&request, &ParseLimits::default()) {
+            // What cannot be listed cannot be routed either; the caller is told so.
+            let _ = federated(caller, &request, kind).await;
+        }
+    }
+    true
 }
 
 fn plain_request(caller: &Caller, kind: ListKind) -> Vec<u8> {
@@ -164,8 +198,10 @@ fn plain_request(caller: &Caller, kind: ListKind) -> Vec<u8> {
 
 /// The list over all servers.
 async fn federated(caller: &Arc<Caller>, request: &Request<'_>, kind: ListKind) -> Result<String, Refusal> {
-    let wanted = wanted(caller, request)?;
-    let fetches = wanted.into_iter().map(|(server, cursor)| fetch(caller, request, kind, server, cursor));
+    let wanted = wanted(caller, request, kind)?;
+    let budget = Budget::new(caller.gate.limits.answer_bytes_max);
+    let fetches =
+        wanted.into_iter().map(|(server, cursor)| fetch(caller, request, kind, server, cursor, &budget));
     let fetched = futures_util::future::join_all(fetches).await;
     let mut pages: Vec<(Arc<Server>, String)> = Vec::new();
     let mut next = FederatedCursor::default();
@@ -187,7 +223,18 @@ async fn federated(caller: &Arc<Caller>, request: &Request<'_>, kind: ListKind) 
 /// A server, and where its list goes on.
 type Wanted = (Arc<Server>, Option<String>);
 
-fn wanted(caller: &Caller, request: &Request<'_>) -> Result<Vec<Wanted>, Refusal> {
+/// Servers of whose list the caller could see something; the others are not even asked.
+fn wanted(caller: &Caller, request: &Request<'_>, kind: ListKind) -> Result<Vec<Wanted>, Refusal> {
+    let operation = match kind {
+        ListKind::Tools => Operation::Call,
+        ListKind::Resources | ListKind::ResourceTemplates | ListKind::Prompts => Operation::Read,
+    };
+    let mut wanted = all_wanted(caller, request)?;
+    wanted.retain(|(server, _)| may_use_some(&caller.gate, &caller.agent, Some(operation), server.name()));
+    Ok(wanted)
+}
+
+fn all_wanted(caller: &Caller, request: &Request<'_>) -> Result<Vec<Wanted>, Refusal> {
     let Some(cursor) = &request.cursor else {
         return Ok(caller.gate.all_servers().into_iter().map(|s| (s, None)).collect());
     };
@@ -207,12 +254,27 @@ fn wanted(caller: &Caller, request: &Request<'_>) -> Result<Vec<Wanted>, Refusal
         .collect()
 }
 
+/// Bytes that one federated list may hold in memory, over all servers and pages.
+struct Budget(AtomicUsize);
+
+impl Budget {
+    fn new(bytes: usize) -> Self {
+        Self(AtomicUsize::new(bytes))
+    }
+
+    fn take(&self, bytes: usize) -> bool {
+        let left = |left: usize| left.checked_sub(bytes);
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left).is_ok()
+    }
+}
+
 enum Fetched {
     Pages { server: Arc<Server>, results: Vec<String>, more: Option<String> },
     Unavailable(ServerName),
 }
 
-/// All pages of one server, up to a number. One that does not answer soon is left out rather than
+/// All pages of one server, up to a number and to what the whole list may hold; the rest goes on by
+/// cursor. One that does not answer soon, or whose first page has no room, is left out rather than
 /// holding up the others.
 async fn fetch(
     caller: &Arc<Caller>,
@@ -220,6 +282,7 @@ async fn fetch(
     kind: ListKind,
     server: Arc<Server>,
     cursor: Option<String>,
+    budget: &Budget,
 ) -> Fetched {
     let all = async {
         let (mut cursor, mut results) = (cursor, Vec::new());
@@ -232,6 +295,9 @@ async fn fetch(
             let exchange =
                 Exchange::start(caller.clone(), server.clone(), request, bytes, None, Purpose::Plain).await;
             let body = exchange.whole().await?;
+            if !budget.take(body.len()) {
+                return cursor.map(|cursor| (results, Some(cursor)));
+            }
             let Ok(Message::Response(response)) = mcp::parse(&body, &ParseLimits::default()) else {
                 return None;
             };
@@ -270,16 +336,10 @@ fn join(
         learn(caller, server, page);
     }
     let keeps: Vec<Vec<Keep>> = {
-        let mut routes = caller.gate.routes.write();
-        routes.added += read.iter().map(|(_, page)| page.items.len()).sum::<usize>();
-        if routes.added > ROUTES_MAX {
-            *routes = Routes::default();
-        }
+        let mut routes = caller.gate.routes.routes.write();
         read.iter()
             .map(|(server, page)| {
-                lists::federate(page, server.name(), &mut routes.routes, |item| {
-                    may_see(caller, server, kind, item)
-                })
+                lists::federate(page, server.name(), &mut routes, |item| may_see(caller, server, kind, item))
             })
             .collect()
     };
@@ -293,6 +353,3 @@ fn join(
     let names = serde_json::to_string(unavailable).unwrap_or_default();
     merged.replacen('{', &format!("{{\"_meta\":{{\"castra.dev/unavailable\":{names}}},"), 1)
 }
-
-/// The shared routes of a gate.
-pub(crate) type SharedRoutes = RwLock<Routes>;

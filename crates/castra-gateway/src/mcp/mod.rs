@@ -22,10 +22,11 @@ use bytes::Bytes;
 use castra_core::{AgentIdentity, Refusal, RefusalCode, ServerName, Step};
 use castra_net::body::{self, BodyError};
 use castra_protocol::mcp::{
-    self, Era, Message, Missing, Opening, ParseLimits, RefusalContext, Request, Revision, headers,
+    self, Era, Message, Missing, Opening, ParseLimits, RefusalContext, Request, Revision,
+    headers::{self, ParamHeaders},
 };
 use http::{
-    HeaderMap, HeaderValue, Method, Response, StatusCode,
+    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode,
     header::{ACCEPT, CONTENT_TYPE},
     request::Parts,
 };
@@ -132,8 +133,8 @@ impl Door<'_> {
                     .refuse(&fault.refusal(), &RefusalContext { id, code, ..RefusalContext::default() });
             }
         };
-        for name in [VERSION, SESSION, "mcp-method", "mcp-name"] {
-            if single(&self.head.headers, name).is_err() {
+        for name in self.head.headers.keys().filter(|name| name.as_str().starts_with("mcp-")) {
+            if single(&self.head.headers, name.as_str()).is_err() {
                 let reason = format!("the header {name} stands twice or is not plain text");
                 let refusal = Refusal::new(Step::Understand, RefusalCode::HeaderMismatch, reason);
                 return self.refuse(&refusal, &context_of(&message));
@@ -177,15 +178,19 @@ impl Door<'_> {
         if !mcp::exists_in(&request.method, Era::Modern) {
             return self.no_such_method(request);
         }
-        if let Err(refusal) = self.check_modern(request) {
-            return self.refuse(&refusal, &context_of(message));
-        }
+        let params = match self.check_modern(request) {
+            Ok(params) => params,
+            Err(refusal) => return self.refuse(&refusal, &context_of(message)),
+        };
+        self.drop_mirrors(|name| headers::may_go_on(name, request, params.as_deref()));
         let caller = self.caller(Client::Modern);
         caller.answer(request, bytes).await
     }
 
-    /// Headers and `_meta` must be there and agree, or header-routed policy could be led past.
-    fn check_modern(&self, request: &Request<'_>) -> Result<(), Refusal> {
+    /// Headers and `_meta` must be there and agree, or header-routed policy could be led past. Gives
+    /// the parameters that the called tool mirrors; none for a tool whose definition is not known.
+    fn check_modern(&self, request: &Request<'_>) -> Result<Option<Arc<ParamHeaders>>, Refusal> {
+        handshake::check_introduction(request)?;
         let tool = match (&self.scope, &request.target) {
             (Scope::Server(server), Some(target)) if request.method == "tools/call" => {
                 self.connection.gate().server(server).and_then(|s| s.tool(&target.text).params.clone())
@@ -195,7 +200,23 @@ impl Door<'_> {
             _ => None,
         };
         let lookup = |name: &str| self.head.headers.get(name).map(HeaderValue::as_bytes);
-        headers::check(request, lookup, tool.as_deref()).map_err(|fault| fault.refusal())
+        headers::check(request, lookup, tool.as_deref()).map_err(|fault| fault.refusal())?;
+        Ok(tool)
+    }
+
+    /// Drops headers that mirror the body and were not compared with it: whoever stands behind the
+    /// gate would take the gate's word for them.
+    fn drop_mirrors(&mut self, may_go_on: impl Fn(&str) -> bool) {
+        let mirrors = |name: &&HeaderName| {
+            matches!(name.as_str(), headers::METHOD | headers::NAME)
+                || name.as_str().starts_with(headers::PARAM_PREFIX)
+        };
+        let headers = &mut self.head.headers;
+        let dropped: Vec<HeaderName> =
+            headers.keys().filter(mirrors).filter(|name| !may_go_on(name.as_str())).cloned().collect();
+        for name in dropped {
+            headers.remove(name);
+        }
     }
 
     async fn legacy(mut self, message: &Message<'_>, bytes: &Bytes) -> Response<AnswerBody> {
@@ -216,6 +237,8 @@ impl Door<'_> {
                 if !mcp::exists_in(&request.method, Era::Legacy) {
                     return self.no_such_method(request);
                 }
+                // In this era nothing says that they agree with the body.
+                self.drop_mirrors(|_| false);
                 let caller = self.caller(Client::Legacy(session));
                 caller.answer(request, bytes).await
             }
@@ -223,10 +246,12 @@ impl Door<'_> {
                 session.notified(self.connection.gate(), notification).await;
                 answer::empty(StatusCode::ACCEPTED)
             }
-            Message::Response(response) => match session.answered(response, bytes).await {
-                Ok(()) => answer::empty(StatusCode::ACCEPTED),
-                Err(refusal) => self.refuse(&refusal, &context_of(message)),
-            },
+            Message::Response(response) => {
+                match session.answered(self.connection.gate(), response, bytes).await {
+                    Ok(()) => answer::empty(StatusCode::ACCEPTED),
+                    Err(refusal) => self.refuse(&refusal, &context_of(message)),
+                }
+            }
         }
     }
 
@@ -247,7 +272,7 @@ impl Door<'_> {
             return answer::with_header(response, "allow", "POST");
         }
         match self.session() {
-            Ok(session) => session.stream(self.connection.gate().standings.of(&self.agent)).await,
+            Ok(session) => session.stream(self.connection.gate().standings.of(&self.agent)),
             Err(refusal) => self
                 .refuse(&refusal, &RefusalContext { missing: Missing::Session, ..RefusalContext::default() }),
         }

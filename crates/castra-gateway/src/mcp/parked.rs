@@ -5,8 +5,7 @@
 //! client is an attacker's until shown otherwise (2026-07-28, Multi Round-Trip Requests).
 
 use std::{
-    collections::{HashMap, hash_map::DefaultHasher},
-    hash::{Hash, Hasher},
+    collections::{HashMap, HashSet, VecDeque},
     sync::Arc,
     time::Instant,
 };
@@ -76,6 +75,7 @@ impl ParkedCalls {
 
     /// Gives a call back, once, to whom it belongs.
     pub(crate) fn take(&self, state: &str, agent: &AgentName, key: &Key) -> Option<Parked> {
+        self.drop_late();
         let mut calls = self.calls.lock();
         let (parked, _) = calls.get(state)?;
         if parked.agent != *agent || parked.key != *key {
@@ -107,31 +107,76 @@ impl ParkedCalls {
     }
 }
 
-/// Which server a task belongs to, per agent: a task id is only good for the agent that was given it.
+/// Whose a task is: its id is only good for the agent that was given it, at the server that gave it.
 #[derive(Default)]
 pub(crate) struct TaskOwners {
-    owners: Mutex<HashMap<u64, ServerName>>,
+    owners: Mutex<HashMap<AgentName, Tasks>>,
 }
 
-/// Tasks that are remembered; when there are more, all are forgotten and agents use `/mcp/{server}`.
-const TASKS_MAX: usize = 65_536;
+/// Tasks of one agent that are remembered; one more, and the oldest is forgotten. Counted for each
+/// agent, so that none can make the gate forget another's.
+const TASKS_MAX: usize = 4096;
+
+/// Longest id of a task that is remembered; servers make them, usually as UUIDs.
+const TASK_ID_BYTES_MAX: usize = 1024;
+
+/// The tasks of one agent.
+#[derive(Default)]
+struct Tasks {
+    known: HashSet<Task>,
+    /// The same, oldest first.
+    order: VecDeque<Task>,
+}
+
+type Task = Arc<(ServerName, Box<str>)>;
 
 impl TaskOwners {
     pub(crate) fn put(&self, agent: &AgentName, task: &str, server: &ServerName) {
-        let mut owners = self.owners.lock();
-        if owners.len() >= TASKS_MAX {
-            owners.clear();
+        if task.len() > TASK_ID_BYTES_MAX {
+            tracing::warn!(%agent, %server, bytes = task.len(), "a task has too long an id to be remembered");
+            return;
         }
-        owners.insert(Self::key(agent, task), server.clone());
+        let task = Task::new((server.clone(), task.into()));
+        let mut owners = self.owners.lock();
+        let tasks = owners.entry(agent.clone()).or_default();
+        if !tasks.known.insert(task.clone()) {
+            return;
+        }
+        tasks.order.push_back(task);
+        if tasks.order.len() > TASKS_MAX
+            && let Some(oldest) = tasks.order.pop_front()
+        {
+            tasks.known.remove(&oldest);
+        }
     }
 
-    pub(crate) fn get(&self, agent: &AgentName, task: &str) -> Option<ServerName> {
-        self.owners.lock().get(&Self::key(agent, task)).cloned()
+    /// Whether a server made a task for an agent.
+    pub(crate) fn owns(&self, agent: &AgentName, task: &str, server: &ServerName) -> bool {
+        let task = (server.clone(), Box::from(task));
+        self.owners.lock().get(agent).is_some_and(|tasks| tasks.known.contains(&task))
     }
+}
 
-    fn key(agent: &AgentName, task: &str) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        (agent, task).hash(&mut hasher);
-        hasher.finish()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_is_good_for_its_agent_and_server_and_the_oldest_is_forgotten_first() {
+        let owners = TaskOwners::default();
+        let (alice, carol) = (AgentName::new("alice").unwrap(), AgentName::new("carol").unwrap());
+        let (jobs, other) = (ServerName::new("jobs").unwrap(), ServerName::new("other").unwrap());
+        owners.put(&alice, "one", &jobs);
+        owners.put(&carol, "one", &other);
+        assert!(owners.owns(&alice, "one", &jobs) && owners.owns(&carol, "one", &other));
+        assert!(!owners.owns(&carol, "one", &jobs) && !owners.owns(&alice, "one", &other));
+        for n in 0..TASKS_MAX {
+            owners.put(&carol, &format!("task-{n}"), &jobs);
+        }
+        assert!(!owners.owns(&carol, "one", &other), "the oldest is still there");
+        assert!(owners.owns(&carol, "task-0", &jobs) && owners.owns(&alice, "one", &jobs));
+        let long = "x".repeat(TASK_ID_BYTES_MAX + 1);
+        owners.put(&alice, &long, &jobs);
+        assert!(!owners.owns(&alice, &long, &jobs));
     }
 }

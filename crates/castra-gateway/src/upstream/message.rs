@@ -71,7 +71,8 @@ impl Outgoing {
 }
 
 /// The headers of a caller that a server may see: those of the protocol and of tracing. Everything
-/// else (credentials above all) stays at the gate.
+/// else (credentials above all) stays at the gate. Whoever hands them over has dropped those that
+/// mirror a body and do not agree with it.
 pub fn forwardable(from: &HeaderMap) -> HeaderMap {
     let mut to = HeaderMap::with_capacity(8);
     for (name, value) in from {

@@ -18,6 +18,7 @@ mod bridge;
 mod catalogue;
 mod changes;
 mod children;
+mod hostile;
 mod limits;
 mod listens;
 mod promises;

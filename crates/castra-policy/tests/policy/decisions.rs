@@ -1,7 +1,7 @@
 //! Questions and the answers that are meant, over one policy file.
 
 use crate::support::{Ask, catalogue, load, tool};
-use castra_core::{Decision, Effect};
+use castra_core::{Decision, Effect, Operation, ServerName};
 
 const POLICIES: &str = r#"
 @id("reads") permit (principal, action == Castra::Action::"call", resource is Castra::Tool)
@@ -123,6 +123,38 @@ fn decisions() {
         assert_eq!(ask.explain(&engine).decision, verdict.decision, "{question}");
         let allowed = verdict.decision == Decision::Allow;
         assert!(!allowed || ask.may_use(&engine), "{question}");
+    }
+}
+
+#[test]
+fn a_server_is_closed_to_whom_no_policy_permits_anything_of_it() {
+    let text = r#"
+        permit (principal == Castra::Agent::"one", action == Castra::Action::"call", resource == Castra::Tool::"files/read_file");
+        permit (principal == Castra::Agent::"two", action == Castra::Action::"read", resource in Castra::Server::"mail");
+        permit (principal == Castra::Agent::"three", action, resource);
+        forbid (principal == Castra::Agent::"three", action, resource in Castra::Server::"mail");
+        permit (principal == Castra::Agent::"four", action == Castra::Action::"read", resource is Castra::Prompt);"#;
+    let engine = load(text).unwrap();
+    let (call, read) = (Some(Operation::Call), Some(Operation::Read));
+    for (agent, operation, server, expected) in [
+        ("one", None, "files", true),
+        ("one", call, "files", true),
+        ("one", read, "files", false),
+        ("one", None, "mail", false),
+        ("one", None, "file", false),
+        ("two", read, "mail", true),
+        ("two", call, "mail", false),
+        ("two", None, "files", false),
+        ("three", None, "files", true),
+        ("three", None, "mail", false),
+        ("four", None, "mail", true),
+        ("four", call, "mail", false),
+        ("five", None, "files", false),
+    ] {
+        let agent_named = Ask::new(agent, "Tool::files/read_file").agent;
+        let server_name = ServerName::new(server).unwrap();
+        let got = engine.may_use_some(&agent_named, operation, &server_name);
+        assert_eq!(got, expected, "{agent} {operation:?} {server}");
     }
 }
 

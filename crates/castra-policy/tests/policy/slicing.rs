@@ -176,6 +176,10 @@ proptest! {
             // Once more out of the cache.
             prop_assert_eq!(ask.decide(&engine), first);
             prop_assert!(got.0 == Decision::Deny || ask.may_use(&engine));
+            for operation in [None, Some(ask.operation())] {
+                let some = engine.may_use_some(&ask.agent, operation, ask.resource.server());
+                prop_assert!(got.0 == Decision::Deny || some, "{:?} {} in\n{}", operation, ask.resource, text);
+            }
         }
     }
 }

@@ -114,6 +114,18 @@ pub fn check<'h>(
     Ok(())
 }
 
+/// Whether a header of a request that passed [`check`] with these `params` may go on to the server:
+/// those that were compared with the body, and those of a tool whose definition is not known, which
+/// whoever stands between must hand on ("Server Behavior for Custom Headers").
+pub fn may_go_on(name: &str, request: &Request<'_>, params: Option<&ParamHeaders>) -> bool {
+    match name {
+        PROTOCOL_VERSION | METHOD => true,
+        NAME => mirrored_target(request).is_some(),
+        _ if !name.starts_with(PARAM_PREFIX) || request.method != "tools/call" => false,
+        _ => params.is_none_or(|params| params.params.iter().any(|param| param.header == name)),
+    }
+}
+
 /// The headers to send with a request in the modern era.
 pub fn build(request: &Request<'_>, params: Option<&ParamHeaders>) -> Result<Vec<Header>, HeaderFault> {
     let header = |name: &'static str, value: &str| Header {

@@ -343,17 +343,15 @@ pub fn federate(
     routes: &mut UriRoutes,
     allowed: impl Fn(&Item<'_>) -> bool,
 ) -> Vec<Keep> {
+    let under = |shown: Cow<'_, str>| match shown {
+        Cow::Borrowed(_) => Keep::AsIs,
+        Cow::Owned(uri) => Keep::Rename(uri),
+    };
     let keep = |item: &Item<'_>, routes: &mut UriRoutes| match page.kind {
         _ if !allowed(item) => Keep::Drop,
         ListKind::Tools | ListKind::Prompts => Keep::Rename(federated_name(server, &item.key)),
-        ListKind::Resources => match routes.add_uri(server, &item.key) {
-            Cow::Borrowed(_) => Keep::AsIs,
-            Cow::Owned(uri) => Keep::Rename(uri),
-        },
-        ListKind::ResourceTemplates => {
-            routes.add_template(server, &item.key);
-            Keep::AsIs
-        }
+        ListKind::Resources => under(routes.add_uri(server, &item.key)),
+        ListKind::ResourceTemplates => under(routes.add_template(server, &item.key)),
     };
     page.items.iter().map(|item| keep(item, routes)).collect()
 }

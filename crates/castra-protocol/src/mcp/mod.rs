@@ -30,7 +30,7 @@ pub use method::{
 };
 pub use opening::{Opening, OpeningFault, opening};
 pub use revision::{Era, Revision, negotiate};
-pub use routes::{UriRoutes, federated_name, split_name};
+pub use routes::{NoRoute, UriRoutes, federated_name, split_name};
 pub use splice::Splice;
 
 /// Keys of `_meta` that the specification reserves (2026-07-28, basic, "`_meta`").

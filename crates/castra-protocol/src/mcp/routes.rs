@@ -3,8 +3,9 @@
 //! Tools and prompts are shown as `server__name`; a server's name has no `_`, so that this can be
 //! taken apart in one way only. Resources keep their URIs, because URIs also stand inside results
 //! (links, embedded resources) that pass unchanged: the view routes a URI to the server that lists it,
-//! or whose template it fits. Only where two servers list the same URI, the later one is shown as
-//! `castra+server:uri`, which routes without any table and is reversible.
+//! or whose template it fits. A URI stays with the server that listed it first for as long as that
+//! server is there, whatever others list. What cannot be routed by such a table (a URI that another
+//! server has, or one too many) is shown as `castra+server:uri`, which needs none and is reversible.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -27,48 +28,108 @@ pub fn split_name(name: &str) -> Option<(ServerName, &str)> {
     Some((ServerName::new(server).ok()?, rest))
 }
 
-/// Which server a URI belongs to. Filled from the servers' lists, in the servers' configured order.
+/// Why a URI has no server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NoRoute {
+    /// No server lists it, and it fits no template.
+    #[error("no server lists it")]
+    Unlisted,
+    /// Whoever came first would read for the other, so neither does.
+    #[error("it fits templates of several servers")]
+    Several,
+}
+
+/// Which server a URI belongs to. Filled from the servers' lists, and bounded for each server by
+/// itself, so that none can push out what another listed.
 #[derive(Debug, Clone, Default)]
 pub struct UriRoutes {
-    exact: BTreeMap<String, ServerName>,
-    templates: Vec<(Template, ServerName)>,
+    exact: BTreeMap<Box<str>, ServerName>,
+    templates: BTreeMap<Box<str>, (Template, ServerName)>,
+    held: BTreeMap<ServerName, Held>,
+}
+
+/// How much of the table is one server's.
+#[derive(Debug, Clone, Copy, Default)]
+struct Held {
+    uris: usize,
+    templates: usize,
 }
 
 impl UriRoutes {
+    /// URIs of one server that are remembered; further ones are shown in the long form.
+    pub const URIS_MAX: usize = 20_000;
+    /// Templates of one server that are remembered. A URI is compared with each of them.
+    pub const TEMPLATES_MAX: usize = 500;
+    /// Bytes of a URI or template that is remembered.
+    pub const LENGTH_MAX: usize = 2048;
+
     /// Adds a URI that a server lists; returns the URI under which the federated view shows it.
     pub fn add_uri<'u>(&mut self, server: &ServerName, uri: &'u str) -> Cow<'u, str> {
-        // A server that lists our own form would otherwise speak for another server.
-        let taken = uri.starts_with(SCHEME) || self.exact.get(uri).is_some_and(|owner| owner != server);
-        if taken {
-            return Cow::Owned(format!("{SCHEME}{server}:{uri}"));
+        if let Some(owner) = self.exact.get(uri) {
+            return shown(server, uri, owner == server);
         }
-        self.exact.entry(uri.to_string()).or_insert_with(|| server.clone());
-        Cow::Borrowed(uri)
+        let held = self.held.entry(server.clone()).or_default();
+        if !can_be_held(uri) || held.uris >= Self::URIS_MAX {
+            return shown(server, uri, false);
+        }
+        held.uris += 1;
+        self.exact.insert(uri.into(), server.clone());
+        shown(server, uri, true)
     }
 
-    /// Adds a template (RFC 6570) that a server lists. One that begins with an expression would fit
-    /// every URI and routes nothing.
-    pub fn add_template(&mut self, server: &ServerName, template: &str) {
-        let template = Template::new(template);
-        if !template.prefix.is_empty() {
-            self.templates.push((template, server.clone()));
+    /// Adds a template (RFC 6570) that a server lists; returns the template under which the federated
+    /// view shows it. One that begins with an expression would fit every URI and is not routed by.
+    pub fn add_template<'u>(&mut self, server: &ServerName, text: &'u str) -> Cow<'u, str> {
+        if let Some((_, owner)) = self.templates.get(text) {
+            return shown(server, text, owner == server);
+        }
+        let template = Template::new(text);
+        let held = self.held.entry(server.clone()).or_default();
+        if template.prefix.is_empty() || !can_be_held(text) || held.templates >= Self::TEMPLATES_MAX {
+            return shown(server, text, false);
+        }
+        held.templates += 1;
+        self.templates.insert(text.into(), (template, server.clone()));
+        shown(server, text, true)
+    }
+
+    /// Forgets what a server listed, when it is gone or another has its name.
+    pub fn forget(&mut self, server: &ServerName) {
+        if self.held.remove(server).is_some() {
+            self.exact.retain(|_, owner| owner != server);
+            self.templates.retain(|_, (_, owner)| owner != server);
         }
     }
 
-    /// The server of a URI, and the URI as that server knows it. None if no server lists it.
-    pub fn route<'u>(&self, uri: &'u str) -> Option<(ServerName, &'u str)> {
+    /// The server of a URI, and the URI as that server knows it. What is listed goes before what fits
+    /// a template.
+    ///
+    /// # Errors
+    /// When no server has it, or more than one.
+    pub fn route<'u>(&self, uri: &'u str) -> Result<(ServerName, &'u str), NoRoute> {
         if let Some(rest) = uri.strip_prefix(SCHEME) {
-            let (server, inner) = rest.split_once(':')?;
-            return Some((ServerName::new(server).ok()?, inner));
+            let (server, inner) = rest.split_once(':').ok_or(NoRoute::Unlisted)?;
+            let server = ServerName::new(server).map_err(|_| NoRoute::Unlisted)?;
+            return Ok((server, inner));
         }
-        if let Some(server) = self.exact.get(uri) {
-            return Some((server.clone(), uri));
+        // A template by itself is what is asked about when its variables are to be completed.
+        let listed = self.exact.get(uri).or_else(|| self.templates.get(uri).map(|(_, server)| server));
+        if let Some(server) = listed {
+            return Ok((server.clone(), uri));
         }
-        let fits = self.templates.iter().filter(|(template, _)| template.fits(uri));
-        // The longest literal beginning is the most particular; the first of equals was configured first.
-        let best = fits.rev().max_by_key(|(template, _)| template.prefix.len())?;
-        Some((best.1.clone(), uri))
+        let mut fits = self.templates.values().filter(|(template, _)| template.fits(uri));
+        let (_, server) = fits.next().ok_or(NoRoute::Unlisted)?;
+        if fits.any(|(_, other)| other != server) { Err(NoRoute::Several) } else { Ok((server.clone(), uri)) }
     }
+}
+
+/// A server that lists our own form would otherwise speak for another server.
+fn can_be_held(uri: &str) -> bool {
+    !uri.starts_with(SCHEME) && uri.len() <= UriRoutes::LENGTH_MAX
+}
+
+fn shown<'u>(server: &ServerName, uri: &'u str, routed: bool) -> Cow<'u, str> {
+    if routed { Cow::Borrowed(uri) } else { Cow::Owned(format!("{SCHEME}{server}:{uri}")) }
 }
 
 /// The literal parts of a URI template: what a URI that fits must begin with, contain in this order,
@@ -132,26 +193,68 @@ mod tests {
     fn uris_go_to_the_server_that_lists_them() {
         let mut routes = UriRoutes::default();
         let (a, b) = (server("a"), server("b"));
-        assert_eq!(routes.add_uri(&a, "demo://x"), "demo://x");
-        assert_eq!(routes.add_uri(&a, "demo://x"), "demo://x");
-        assert_eq!(routes.add_uri(&b, "demo://x"), "castra+b:demo://x");
-        assert_eq!(routes.add_uri(&b, "castra+a:demo://x"), "castra+b:castra+a:demo://x");
-        routes.add_template(&a, "demo://{kind}/item");
-        routes.add_template(&b, "demo://notes/{id}");
-        routes.add_template(&b, "{+anything}");
-        routes.add_template(&a, "exact://one");
+        for (server, uri, shown) in [
+            (&a, "demo://x", "demo://x"),
+            (&a, "demo://x", "demo://x"),
+            (&b, "demo://x", "castra+b:demo://x"),
+            (&b, "demo://any/item", "demo://any/item"),
+            (&b, "castra+a:demo://x", "castra+b:castra+a:demo://x"),
+        ] {
+            assert_eq!(routes.add_uri(server, uri), shown);
+        }
+        for (server, template, shown) in [
+            (&a, "demo://{kind}/item", "demo://{kind}/item"),
+            (&a, "demo://{kind}/item", "demo://{kind}/item"),
+            (&b, "demo://{kind}/item", "castra+b:demo://{kind}/item"),
+            (&b, "demo://notes/{id}", "demo://notes/{id}"),
+            (&b, "{+anything}", "castra+b:{+anything}"),
+            (&b, "castra+a:{+x}", "castra+b:castra+a:{+x}"),
+            (&a, "exact://one", "exact://one"),
+        ] {
+            assert_eq!(routes.add_template(server, template), shown);
+        }
         for (uri, expected) in [
-            ("demo://x", Some((a.clone(), "demo://x"))),
-            ("castra+b:demo://x", Some((b.clone(), "demo://x"))),
-            ("castra+b:castra+a:demo://x", Some((b.clone(), "castra+a:demo://x"))),
-            ("demo://any/item", Some((a.clone(), "demo://any/item"))),
-            ("demo://notes/item", Some((b.clone(), "demo://notes/item"))),
-            ("exact://one", Some((a.clone(), "exact://one"))),
-            ("exact://one/more", None),
-            ("other://x", None),
-            ("castra+B:x", None),
+            ("demo://x", Ok((a.clone(), "demo://x"))),
+            ("castra+b:demo://x", Ok((b.clone(), "demo://x"))),
+            ("castra+b:castra+a:demo://x", Ok((b.clone(), "castra+a:demo://x"))),
+            ("demo://any/item", Ok((b.clone(), "demo://any/item"))),
+            ("demo://other/item", Ok((a.clone(), "demo://other/item"))),
+            ("demo://notes/item", Err(NoRoute::Several)),
+            ("demo://{kind}/item", Ok((a.clone(), "demo://{kind}/item"))),
+            ("demo://notes/one", Ok((b.clone(), "demo://notes/one"))),
+            ("exact://one", Ok((a.clone(), "exact://one"))),
+            ("exact://one/more", Err(NoRoute::Unlisted)),
+            ("other://x", Err(NoRoute::Unlisted)),
+            ("castra+B:x", Err(NoRoute::Unlisted)),
+            ("castra+b", Err(NoRoute::Unlisted)),
         ] {
             assert_eq!(routes.route(uri), expected, "{uri}");
         }
+        routes.forget(&a);
+        assert_eq!(routes.route("demo://x"), Err(NoRoute::Unlisted));
+        assert_eq!(routes.route("demo://notes/item"), Ok((b.clone(), "demo://notes/item")));
+        assert_eq!(routes.add_uri(&b, "demo://x"), "demo://x");
+    }
+
+    #[test]
+    fn a_server_cannot_push_out_what_another_listed() {
+        let mut routes = UriRoutes::default();
+        let (a, b) = (server("a"), server("b"));
+        routes.add_uri(&a, "demo://x");
+        for _ in 0..3 {
+            for n in 0..UriRoutes::URIS_MAX + 100 {
+                routes.add_uri(&b, &format!("flood://{n}"));
+            }
+            for n in 0..UriRoutes::TEMPLATES_MAX + 100 {
+                routes.add_template(&b, &format!("flood://{n}/{{id}}"));
+            }
+        }
+        assert_eq!(routes.exact.len(), 1 + UriRoutes::URIS_MAX);
+        assert_eq!(routes.templates.len(), UriRoutes::TEMPLATES_MAX);
+        assert_eq!(routes.route("demo://x"), Ok((a.clone(), "demo://x")));
+        assert_eq!(routes.add_uri(&b, "flood://more"), "castra+b:flood://more");
+        assert_eq!(routes.add_uri(&a, "demo://y"), "demo://y");
+        let long = format!("demo://{}", "x".repeat(UriRoutes::LENGTH_MAX));
+        assert_eq!(routes.add_uri(&a, &long), format!("castra+a:{long}"));
     }
 }
