@@ -407,12 +407,12 @@ impl Session {
         futures_util::future::join_all(servers.iter().map(|session| in_time(session.close()))).await;
     }
 
-    fn idle_secs(&self, now: Timestamp) -> i64 {
+    fn idle_ms(&self, now: Timestamp) -> i64 {
         let streaming = self.streaming.lock().as_ref().is_some_and(|stream| !stream.is_cancelled());
         if !self.running.lock().is_empty() || streaming {
             return 0;
         }
-        now.secs() - self.used.load(Ordering::Relaxed)
+        now.millis() - self.used.load(Ordering::Relaxed)
     }
 }
 
@@ -505,7 +505,7 @@ impl Sessions {
             streaming: Mutex::default(),
             run,
             number: AtomicU64::new(1),
-            used: AtomicI64::new(now.secs()),
+            used: AtomicI64::new(now.millis()),
             closed: gate.closing.child_token(),
         });
         if let Some((server, upstream)) = new.upstream {
@@ -517,7 +517,7 @@ impl Sessions {
             let mut sessions = self.sessions.write();
             let of_agent = sessions.values().filter(|s| s.agent == session.agent);
             let full = of_agent.clone().count() >= self.limits.sessions_per_agent_max;
-            let oldest = of_agent.max_by_key(|s| s.idle_secs(now)).map(|s| s.id.clone());
+            let oldest = of_agent.max_by_key(|s| s.idle_ms(now)).map(|s| s.id.clone());
             let pushed_out = if full { oldest.and_then(|id| sessions.remove(&id)) } else { None };
             sessions.insert(session.id.clone(), session.clone());
             self.metrics.sessions.add(if pushed_out.is_some() { 0 } else { 1 });
@@ -540,7 +540,7 @@ impl Sessions {
     ) -> Option<Arc<Session>> {
         let sessions = self.sessions.read();
         let session = sessions.get(id).filter(|s| s.agent == *agent && s.scope == *scope)?;
-        session.used.store(now.secs(), Ordering::Relaxed);
+        session.used.store(now.millis(), Ordering::Relaxed);
         Some(session.clone())
     }
 
@@ -549,8 +549,8 @@ impl Sessions {
     }
 
     pub(crate) async fn close_idle(&self) {
-        let (now, idle) = (clock::now(), self.limits.session_idle_max.as_secs() as i64);
-        self.close_where(|s| s.idle_secs(now) > idle).await;
+        let (now, idle) = (clock::now(), self.limits.session_idle_max.as_millis() as i64);
+        self.close_where(|s| s.idle_ms(now) > idle).await;
     }
 
     pub(crate) async fn close_of(&self, agent: &AgentName) {
