@@ -19,7 +19,7 @@ use crate::{
     reads::Reads,
     schema,
     scope::Scope,
-    tokens::space_and_comments,
+    tokens::{Token, space_and_comments, tokens},
 };
 
 /// One policy file. The name is used in messages and in the ids of policies without `@id`.
@@ -44,6 +44,8 @@ pub(crate) struct Loaded {
     pub(crate) conditional: bool,
     /// What it reads of the context; `None` when it reads nothing of it.
     pub(crate) reads: Option<Reads>,
+    /// Whether it asks with `has`, so that something absent is an answer to it and not an error.
+    pub(crate) asks: bool,
     /// Entities that its conditions name.
     pub(crate) named: Box<[EntityUid]>,
     bare: OnceLock<Policy>,
@@ -190,6 +192,7 @@ impl Policies {
         self.list.push(Loaded {
             scope: Scope::of(&policy),
             reads: if conditional { reads(&policy) } else { None },
+            asks: conditional && asks(&policy),
             named: if conditional { policy.entity_literals().into() } else { Box::default() },
             conditional,
             bare: OnceLock::new(),
@@ -365,6 +368,11 @@ impl Walk<'_> {
 fn reads(policy: &Policy) -> Option<Reads> {
     let reads = policy.to_cedar().map_or_else(Reads::all, |text| Reads::of_policy(&text));
     (reads != Reads::default()).then_some(reads)
+}
+
+/// A policy that does not give its text back is taken to ask.
+fn asks(policy: &Policy) -> bool {
+    policy.to_cedar().is_none_or(|text| tokens(&text).any(|(_, token)| token == Token::Word("has")))
 }
 
 /// The policy without its scope, which the slice has matched already; Cedar would match it again in

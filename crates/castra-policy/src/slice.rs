@@ -132,6 +132,18 @@ impl Materials<'_> {
         let entities = self.entities(ask, &request, members().map(|(_, policy)| policy))?;
         let (mut settled, missed) =
             self.settle(&request, &entities, members().filter(|(_, p)| p.reads.is_none()))?;
+        let mut missed = missed;
+        let mut open = Vec::new();
+        for (i, policy) in members().filter(|(_, policy)| policy.reads.is_some()) {
+            match self.in_any_case(&request, &entities, policy)? {
+                None => open.push((i, policy)),
+                Some(true) if policy.permits() => settled.permits.push(i),
+                Some(true) => settled.forbids.push(i),
+                Some(false) if policy.permits() => missed.push(i),
+                Some(false) => {}
+            }
+        }
+        missed.sort_unstable();
         settled.permits.sort_unstable();
         settled.forbids.sort_unstable();
         let tool = self.known.tools.get(&*ask.resource.id()).filter(|_| is_tool(ask.resource));
@@ -141,7 +153,7 @@ impl Materials<'_> {
             fixed: OnceLock::new(),
             settled,
             missed,
-            open: self.open(members().filter(|(_, p)| p.reads.is_some()))?,
+            open: self.open(open.into_iter())?,
             tool: tool.map(|tool| tool.types.clone()),
             request,
             entities,
@@ -241,6 +253,25 @@ impl Materials<'_> {
         }
         let missed = conditional.0.iter().map(|(i, _)| *i).filter(|i| !outcome.permits.contains(i)).collect();
         Ok((outcome, missed))
+    }
+
+    /// Whether a policy that reads the context applies whatever that holds; `None` where it depends.
+    /// Cedar stops at the first part that decides (`resource.effect == "destroy" && context…`), and
+    /// with an empty context every access is an error: an evaluation without one never got there.
+    fn in_any_case(
+        &self,
+        request: &Request,
+        entities: &Entities,
+        policy: &Loaded,
+    ) -> Result<Option<bool>, SliceError> {
+        if policy.asks || policy.reads.as_ref().is_none_or(|reads| reads.whole) {
+            return Ok(None);
+        }
+        let request = request.cedar(Context::empty())?;
+        let response = self.authorizer.is_authorized(&request, &set(std::iter::once(policy))?, entities);
+        let diagnostics = response.diagnostics();
+        let erred = diagnostics.errors().next().is_some();
+        Ok((!erred).then(|| diagnostics.reason().next().is_some()))
     }
 
     fn open<'p>(
