@@ -1010,13 +1010,16 @@ enum Heard {
     Cancelled,
 }
 
+/// The exchange with its next message, when there is one.
+type Next = Pin<Box<dyn Future<Output = Option<(Exchange, Out)>> + Send>>;
+
 /// Where a streamed exchange stands between two writes.
 enum Turn {
     Begin(Exchange, Out),
     Rest(Exchange),
     /// The next message is awaited. It goes on being awaited while comments keep the stream alive:
     /// what waits behind it (reconnecting, time limits) must not start anew with each.
-    Waiting(Pin<Box<dyn Future<Output = Option<(Exchange, Out)>> + Send>>),
+    Waiting(Next),
 }
 
 impl Turn {
