@@ -48,16 +48,21 @@ impl fmt::Display for Tally {
     }
 }
 
+/// How nextest's closing line begins.
+const NEXTEST: &str = "Summary [";
+
 /// Reads the counts that `cargo nextest` or `cargo test` printed; none if it printed none.
 pub(crate) fn from_test_output(output: &str) -> Option<Tally> {
     let mut seen = None::<Tally>;
+    // nextest repeats what a failing test binary printed, which has libtest's lines in it.
+    let nextest = output.lines().any(|line| strip_colour(line).trim().starts_with(NEXTEST));
     for line in output.lines().map(strip_colour) {
         let line = line.trim();
-        let counts = line.strip_prefix("Summary [").or_else(|| line.strip_prefix("test result:"));
-        if let Some(counts) = counts {
+        if let Some(counts) = line.strip_prefix(if nextest { NEXTEST } else { "test result:" }) {
             seen.get_or_insert_with(Tally::default).add(counted(counts));
         }
-        if let Some(name) = failed_name(line) {
+        let name = if nextest { nextest_failure(line) } else { libtest_failure(line) };
+        if let Some(name) = name {
             let tally = seen.get_or_insert_with(Tally::default);
             // Both runners name a failure twice: as it happens and in the closing list.
             if !tally.failures.iter().any(|f| f == name) {
@@ -85,13 +90,15 @@ fn counted(counts: &str) -> Tally {
     Tally { passed: word("passed"), failures: Vec::new(), skipped }
 }
 
-fn failed_name(line: &str) -> Option<&str> {
-    if let Some(rest) = line.strip_prefix("FAIL [").or_else(|| line.strip_prefix("TIMEOUT [")) {
-        let (_, name) = rest.split_once(']')?;
-        // nextest may print "(12/340)" between the time and the name.
-        let name = name.trim_start();
-        return Some(name.split_once(") ").map_or(name, |(_, n)| n).trim());
-    }
+fn nextest_failure(line: &str) -> Option<&str> {
+    let rest = line.strip_prefix("FAIL [").or_else(|| line.strip_prefix("TIMEOUT ["))?;
+    let (_, name) = rest.split_once(']')?;
+    // nextest may print "(12/340)" between the time and the name.
+    let name = name.trim_start();
+    Some(name.split_once(") ").map_or(name, |(_, n)| n).trim())
+}
+
+fn libtest_failure(line: &str) -> Option<&str> {
     line.strip_prefix("test ")?.strip_suffix(" ... FAILED")
 }
 
@@ -117,6 +124,8 @@ mod tests {
         let nextest = "\
   \u{1b}[32;1mPASS\u{1b}[0m [   0.005s] (1/3) castra-core time::tests::text_goes_both_ways
         FAIL [   0.004s] (2/3) castra-core names::tests::names_are_checked
+    test names::tests::names_are_checked ... FAILED
+    test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 5 filtered out; finished in 0.00s
 ────────────
      Summary [   0.013s] 3 tests run: 2 passed (1 slow), 1 failed, 4 skipped
         FAIL [   0.004s] (2/3) castra-core names::tests::names_are_checked

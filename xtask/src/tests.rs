@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::{
-    conformance, docs, fuzz, generated, interop, layout, run,
+    conformance, docs, fuzz, interop, layout, run,
     tally::{self, Tally},
 };
 
@@ -16,7 +16,6 @@ const PARTS: &[Part] = &[
     ("lints", lints),
     ("tests", tests),
     ("documentation tests", doc_tests),
-    ("generated files", || generated::run(generated::Mode::Check)),
     ("commands shown in the documentation", docs::run),
     ("fuzz targets", || fuzz::run(fuzz::EXECUTIONS)),
     ("conformance suite", conformance::run),
