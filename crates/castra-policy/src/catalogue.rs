@@ -40,7 +40,7 @@ pub struct CatalogueTool {
 }
 
 /// A tool as decisions need it.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct KnownTool {
     pub(crate) server: ServerName,
     pub(crate) name: Arc<str>,
@@ -50,7 +50,7 @@ pub(crate) struct KnownTool {
 }
 
 /// The catalogue, indexed; types are derived once. Keys are Cedar entity ids.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Known {
     pub(crate) servers: AHashSet<ServerName>,
     pub(crate) tools: BTreeMap<String, KnownTool>,

@@ -59,8 +59,13 @@ impl Engine {
     #[must_use]
     pub fn with_catalogue(&self, catalogue: &Catalogue) -> Self {
         let known = Known::new(catalogue);
-        let (mut problems, warnings) = self.policies.check(&known, &self.names);
-        problems.extend(warnings);
+        let problems = if known == self.known {
+            self.warnings.clone()
+        } else {
+            let (mut problems, warnings) = self.policies.check(&known, &self.names);
+            problems.extend(warnings);
+            problems
+        };
         Self::new(self.names.clone(), self.policies.clone(), self.index.clone(), known, problems)
     }
 

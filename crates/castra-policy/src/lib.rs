@@ -13,6 +13,7 @@ mod context;
 mod engine;
 mod explain;
 mod names;
+mod parallel;
 mod policies;
 mod problem;
 mod reads;

@@ -15,7 +15,8 @@ use crate::{
     catalogue::Known,
     clauses::Clause,
     names::Names,
-    problem::{Findings, Place, PolicyProblems, Problem},
+    parallel,
+    problem::{Findings, Mark, Place, PolicyProblems, Problem},
     reads::Reads,
     schema,
     scope::Scope,
@@ -63,10 +64,70 @@ impl Loaded {
         self.bare.get_or_init(|| without_scope(&self.policy))
     }
 
+    /// Where it begins in its source.
+    fn mark(&self) -> Mark {
+        Mark { offset: self.offset, line: self.line }
+    }
+
     /// What its author says about it.
     pub(crate) fn why(&self) -> Option<&str> {
-        let text = self.policy.annotation("reason").or_else(|| self.policy.annotation("description"))?;
+        let text = annotation(&self.policy, "reason").or_else(|| annotation(&self.policy, "description"))?;
         Some(text.trim()).filter(|text| !text.is_empty())
+    }
+}
+
+/// A policy with what is known of it without the others.
+struct Parsed {
+    policy: Policy,
+    mark: Mark,
+    scope: Scope,
+    conditional: bool,
+    reads: Option<Reads>,
+    asks: bool,
+    named: Box<[EntityUid]>,
+}
+
+impl Parsed {
+    /// The policies of a source, and what is wrong with it.
+    fn of_source(source: &PolicySource) -> (Vec<Self>, Vec<Problem>) {
+        let place = Place { file: &source.file, text: &source.text };
+        let set = match PolicySet::from_str(&source.text) {
+            Ok(set) => set,
+            Err(found) => {
+                let problems = found.iter().map(|error| place.diagnostic(error, Mark::START));
+                return (Vec::new(), problems.collect());
+            }
+        };
+        let (mut policies, mut problems) = (Vec::with_capacity(set.num_of_policies()), Vec::new());
+        let mut walk = Walk { text: &source.text, offset: 0, counted: 0, line: 1 };
+        for n in 0..set.num_of_policies() + set.num_of_templates() {
+            let id = PolicyId::new(format!("policy{n}"));
+            if let Some(template) = set.template(&id) {
+                let mark = walk.next(&template.to_cedar());
+                problems.push(
+                    place
+                        .problem_near(mark, mark.offset, "a template decides nothing by itself")
+                        .help("write the principal or resource in place of ?principal or ?resource"),
+                );
+            } else if let Some(policy) = set.policy(&id) {
+                let mark = walk.next(&policy.to_cedar().unwrap_or_default());
+                policies.push(Self::of(policy.clone(), mark));
+            }
+        }
+        (policies, problems)
+    }
+
+    fn of(policy: Policy, mark: Mark) -> Self {
+        let conditional = policy.has_non_scope_constraint();
+        Self {
+            mark,
+            scope: Scope::of(&policy),
+            reads: if conditional { reads(&policy) } else { None },
+            asks: conditional && asks(&policy),
+            named: if conditional { policy.entity_literals().into() } else { Box::default() },
+            conditional,
+            policy,
+        }
     }
 }
 
@@ -81,6 +142,8 @@ pub(crate) struct Policies {
 
 /// Ids are shown, recorded and compared.
 const ID_BYTES_MAX: usize = 200;
+/// Policies that one thread validates before it asks for more.
+const VALIDATED_AT_ONCE: usize = 64;
 
 impl Policies {
     /// Parses and names. Does not validate.
@@ -92,8 +155,11 @@ impl Policies {
             digest: digest(sources),
         };
         let mut errors = Findings::default();
-        for (index, source) in sources.iter().enumerate() {
-            policies.add_source(index, source, &mut errors);
+        let parsed = parallel::map(sources, Parsed::of_source);
+        for (index, (source, (parsed, problems))) in sources.iter().zip(parsed).enumerate() {
+            let place = Place { file: &source.file, text: &source.text };
+            problems.into_iter().for_each(|problem| errors.add(problem));
+            parsed.into_iter().for_each(|policy| policies.add(index, place, policy, &mut errors));
         }
         if errors.is_empty() {
             Ok(policies)
@@ -130,78 +196,42 @@ impl Policies {
         source.get(policy.offset..).unwrap_or_default()
     }
 
-    fn add_source(&mut self, index: usize, source: &PolicySource, errors: &mut Findings) {
-        let place = Place { file: &source.file, text: &source.text };
-        let set = match PolicySet::from_str(&source.text) {
-            Ok(set) => set,
-            Err(found) => {
-                for error in found.iter() {
-                    errors.add(place.diagnostic(error, 0));
-                }
-                return;
-            }
-        };
-        let mut walk = Walk { text: &source.text, offset: 0, counted: 0, line: 1 };
-        for n in 0..set.num_of_policies() + set.num_of_templates() {
-            let id = PolicyId::new(format!("policy{n}"));
-            if let Some(template) = set.template(&id) {
-                let (offset, _) = walk.next(&template.to_cedar());
-                errors.add(
-                    place
-                        .problem(offset, "a template decides nothing by itself")
-                        .help("write the principal or resource in place of ?principal or ?resource"),
-                );
-            } else if let Some(policy) = set.policy(&id) {
-                let (offset, line) = walk.next(&policy.to_cedar().unwrap_or_default());
-                self.add(index, place, policy, offset, line, errors);
-            }
-        }
-    }
-
-    fn add(
-        &mut self,
-        source: usize,
-        place: Place<'_>,
-        policy: &Policy,
-        offset: usize,
-        line: u32,
-        errors: &mut Findings,
-    ) {
-        let id: Arc<str> = match policy.annotation("id") {
+    fn add(&mut self, source: usize, place: Place<'_>, parsed: Parsed, errors: &mut Findings) {
+        let Parsed { policy, mark, scope, conditional, reads, asks, named } = parsed;
+        let id: Arc<str> = match annotation(&policy, "id") {
             Some(id) => id.into(),
-            None => self.unused_id(place.file, line),
+            None => self.unused_id(place.file, mark.line),
         };
         if id.is_empty() || id.len() > ID_BYTES_MAX || id.chars().any(char::is_control) {
             let what = format!("an @id has 1 to {ID_BYTES_MAX} bytes and no control characters");
-            errors.add(place.problem(offset, what));
+            errors.add(place.problem_near(mark, mark.offset, what));
             return;
         }
         if let Some((_, other)) = self.by_id(&id) {
             let at = format!("{}:{}", self.file(other), other.line);
+            let what = format!("the id {id:?} is already that of the policy at {at}");
             errors.add(
                 place
-                    .problem(offset, format!("the id {id:?} is already that of the policy at {at}"))
+                    .problem_near(mark, mark.offset, what)
                     .of_policy(&id)
                     .help("ids name policies in decisions and records, so each is used once"),
             );
             return;
         }
-        let policy = policy.new_id(PolicyId::new(&*id));
-        let conditional = policy.has_non_scope_constraint();
         self.by_id.insert(id.clone(), self.list.len());
         self.list.push(Loaded {
-            scope: Scope::of(&policy),
-            reads: if conditional { reads(&policy) } else { None },
-            asks: conditional && asks(&policy),
-            named: if conditional { policy.entity_literals().into() } else { Box::default() },
+            policy: policy.new_id(PolicyId::new(&*id)),
+            scope,
+            reads,
+            asks,
+            named,
             conditional,
             bare: OnceLock::new(),
             clauses: OnceLock::new(),
             id,
             source,
-            line,
-            offset,
-            policy,
+            line: mark.line,
+            offset: mark.offset,
         });
     }
 
@@ -225,31 +255,35 @@ impl Policies {
                 return;
             }
         };
-        let set = match PolicySet::from_policies(self.list.iter().map(|loaded| loaded.policy.clone())) {
+        let validator = Validator::new(schema);
+        let parts: Vec<_> = self.list.chunks(VALIDATED_AT_ONCE).collect();
+        for (found, unmeant) in parallel::map(&parts, |part| self.validate_part(&validator, part)) {
+            found.into_iter().for_each(|problem| errors.add(problem));
+            unmeant.into_iter().for_each(|problem| warnings.add(problem));
+        }
+    }
+
+    /// Cedar validates each policy by itself, so that parts of a set give what the whole would.
+    fn validate_part(&self, validator: &Validator, part: &[Loaded]) -> (Vec<Problem>, Vec<Problem>) {
+        let set = match PolicySet::from_policies(part.iter().map(|loaded| loaded.policy.clone())) {
             Ok(set) => set,
             Err(error) => {
-                errors.add(Place { file: "policies", text: "" }.problem(0, error.to_string()));
-                return;
+                let place = Place { file: "policies", text: "" };
+                return (vec![place.problem(0, error.to_string())], Vec::new());
             }
         };
-        let result = Validator::new(schema).validate(&set, ValidationMode::Strict);
-        for error in result.validation_errors() {
-            if let Some(problem) = self.problem(error.policy_id(), error) {
-                errors.add(problem);
-            }
-        }
-        for warning in result.validation_warnings() {
-            if let Some(problem) = self.problem(warning.policy_id(), warning) {
-                warnings.add(problem);
-            }
-        }
+        let result = validator.validate(&set, ValidationMode::Strict);
+        let errors = result.validation_errors().filter_map(|error| self.problem(error.policy_id(), error));
+        let warnings =
+            result.validation_warnings().filter_map(|warning| self.problem(warning.policy_id(), warning));
+        (errors.collect(), warnings.collect())
     }
 
     fn problem(&self, id: &PolicyId, diagnostic: &dyn miette::Diagnostic) -> Option<Problem> {
         let (_, loaded) = self.by_id(id.as_ref())?;
         let source = self.sources.get(loaded.source)?;
         let place = Place { file: &source.file, text: &source.text };
-        let mut problem = place.diagnostic(diagnostic, loaded.offset).of_policy(&loaded.id);
+        let mut problem = place.diagnostic(diagnostic, loaded.mark()).of_policy(&loaded.id);
         if let Some(help) = scope_help(&problem.message) {
             problem.help = Some(help.to_owned());
         }
@@ -322,7 +356,8 @@ impl Policies {
     fn problem_at(&self, loaded: &Loaded, mention: &str, message: String) -> Problem {
         let text = self.sources.get(loaded.source).map_or("", |source| &source.text);
         let at = self.text(loaded).find(mention).unwrap_or(0) + loaded.offset;
-        Place { file: self.file(loaded), text }.problem(at, message).of_policy(&loaded.id)
+        let place = Place { file: self.file(loaded), text };
+        place.problem_near(loaded.mark(), at, message).of_policy(&loaded.id)
     }
 }
 
@@ -350,7 +385,7 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn next(&mut self, policy: &str) -> (usize, u32) {
+    fn next(&mut self, policy: &str) -> Mark {
         let rest = self.text.get(self.offset..).unwrap_or_default();
         let mut start = self.offset + space_and_comments(rest);
         if !self.text.get(start..).unwrap_or_default().starts_with(policy) {
@@ -360,8 +395,13 @@ impl Walk<'_> {
         let lines = between.bytes().filter(|b| *b == b'\n').count();
         self.line = self.line.saturating_add(u32::try_from(lines).unwrap_or(u32::MAX));
         (self.counted, self.offset) = (start, start + policy.len());
-        (start, self.line)
+        Mark { offset: start, line: self.line }
     }
+}
+
+/// Cedar's own look-up parses the key each time, which takes longer than all that is done with it.
+fn annotation<'p>(policy: &'p Policy, key: &str) -> Option<&'p str> {
+    policy.annotations().find(|(name, _)| *name == key).map(|(_, value)| value)
 }
 
 /// A policy that does not give its text back is taken to read everything.

@@ -102,10 +102,28 @@ pub(crate) struct Place<'a> {
     pub(crate) text: &'a str,
 }
 
+/// A byte offset whose line is known.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Mark {
+    pub(crate) offset: usize,
+    pub(crate) line: u32,
+}
+
+impl Mark {
+    /// Where a text begins.
+    pub(crate) const START: Self = Self { offset: 0, line: 1 };
+}
+
 impl Place<'_> {
     /// A problem at a byte offset.
     pub(crate) fn problem(&self, offset: usize, message: impl Into<String>) -> Problem {
-        let (line, column) = line_and_column(self.text, offset);
+        self.problem_near(Mark::START, offset, message)
+    }
+
+    /// A problem at a byte offset near a mark: with thousands of problems in one file, counting
+    /// lines from the top for each would take longer than everything else.
+    pub(crate) fn problem_near(&self, mark: Mark, offset: usize, message: impl Into<String>) -> Problem {
+        let (line, column) = line_and_column(self.text, mark, offset);
         Problem {
             file: self.file.to_owned(),
             line,
@@ -116,11 +134,11 @@ impl Place<'_> {
         }
     }
 
-    /// A problem as Cedar tells it: at its first label, else at `offset`.
-    pub(crate) fn diagnostic(&self, diagnostic: &dyn Diagnostic, offset: usize) -> Problem {
+    /// A problem as Cedar tells it: at its first label, else at the mark.
+    pub(crate) fn diagnostic(&self, diagnostic: &dyn Diagnostic, mark: Mark) -> Problem {
         let label = diagnostic.labels().and_then(|mut labels| labels.next());
-        let at = label.as_ref().map_or(offset, |label| label.offset());
-        let mut problem = self.problem(at, without_id(&diagnostic.to_string()));
+        let at = label.as_ref().map_or(mark.offset, |label| label.offset());
+        let mut problem = self.problem_near(mark, at, without_id(&diagnostic.to_string()));
         problem.help = diagnostic.help().map(|help| without_id(&help.to_string()));
         problem
     }
@@ -139,15 +157,18 @@ impl Problem {
 }
 
 /// Line and column of a byte offset, both from 1; the end for an offset behind the text.
-fn line_and_column(text: &str, offset: usize) -> (u32, u32) {
+fn line_and_column(text: &str, mark: Mark, offset: usize) -> (u32, u32) {
     let mut end = offset.min(text.len());
     while !text.is_char_boundary(end) {
         end -= 1;
     }
+    let mark = if mark.offset <= end { mark } else { Mark::START };
+    let between = text.get(mark.offset..end).unwrap_or_default();
+    let lines = between.bytes().filter(|b| *b == b'\n').count();
     let before = text.get(..end).unwrap_or_default();
-    let line = before.bytes().filter(|b| *b == b'\n').count() + 1;
     let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-    (u32::try_from(line).unwrap_or(u32::MAX), u32::try_from(column).unwrap_or(u32::MAX))
+    let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    (mark.line.saturating_add(number(lines)), number(column))
 }
 
 /// Cedar repeats the policy's id in front, which a [`Problem`] has as a field.
@@ -155,5 +176,22 @@ fn without_id(message: &str) -> String {
     match message.strip_prefix("for policy `").and_then(|rest| rest.split_once("`, ")) {
         Some((_, rest)) => rest.to_owned(),
         None => message.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_mark_anywhere_gives_the_same_place(text in "[aé\n]{0,30}", at in 0_usize..40, mark in 0_usize..40) {
+            let from_top = line_and_column(&text, Mark::START, at);
+            let offset = (0..=mark.min(text.len())).rfind(|n| text.is_char_boundary(*n)).unwrap_or(0);
+            let (line, _) = line_and_column(&text, Mark::START, offset);
+            prop_assert_eq!(line_and_column(&text, Mark { offset, line }, at), from_top);
+        }
     }
 }

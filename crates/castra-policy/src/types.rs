@@ -57,7 +57,7 @@ impl ToolTypes {
 }
 
 /// Argument names over all tools: typed where all tools that have the name agree, else `None`.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct ArgumentTypes(pub(crate) BTreeMap<String, Option<ArgumentType>>);
 
 impl ArgumentTypes {

@@ -2,7 +2,6 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use aws_lc_rs::rand;
 use castra_core::Timestamp;
 
 use crate::StoreError;
@@ -13,9 +12,10 @@ pub fn now() -> Timestamp {
     Timestamp(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }
 
-/// Random bytes of the cryptographic library, good for keys.
+/// Random bytes of the operating system, good for keys. Not those of the cryptographic library, which
+/// measures the processor's jitter for some 20 ms before it gives the first.
 pub fn random<const N: usize>() -> Result<[u8; N], StoreError> {
     let mut bytes = [0; N];
-    rand::fill(&mut bytes).map_err(|_| StoreError::NoRandomness)?;
+    getrandom::fill(&mut bytes).map_err(|_| StoreError::NoRandomness)?;
     Ok(bytes)
 }

@@ -73,7 +73,7 @@ pub enum StoreError {
     Certificate(#[from] CertificateError),
     #[error(transparent)]
     Protect(#[from] ProtectError),
-    #[error("the cryptographic library gave no random bytes; the process should not go on")]
+    #[error("the operating system gave no random bytes; the process should not go on")]
     NoRandomness,
 }
 

@@ -45,6 +45,9 @@ pub(crate) use parts::{resolve, server_parts};
 /// Larger payloads are recorded by digest only: a log of answers is not a store of files.
 const PAYLOAD_BYTES_MAX: usize = 1 << 20;
 
+/// Warnings of policies that a start shows one by one.
+const WARNINGS_SHOWN: usize = 20;
+
 /// Runs a gate until it is told to end.
 pub(crate) async fn serve(loaded: Loaded, out: &mut Out) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
@@ -122,9 +125,7 @@ impl Running {
             Failure::new(format!("the policies are not good:\n{problems}"))
                 .advise("Nothing is let through under policies that are not understood. Mend them; `castra policy check` shows all.")
         })?;
-        for warning in engine.warnings() {
-            tracing::warn!(%warning, "policy");
-        }
+        warn_of_policies(&engine);
         let limits = Arc::new(config.limits.to_limits());
         let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION")));
         let listening = Listening::new(config, &dir, &keys.authority, now)?;
@@ -255,6 +256,16 @@ impl Running {
         if let Ok(Err(error)) = closed {
             tracing::error!(%error, "the log could not be closed");
         }
+    }
+}
+
+fn warn_of_policies(engine: &castra_policy::Engine) {
+    let warnings = engine.warnings();
+    for warning in warnings.iter().take(WARNINGS_SHOWN) {
+        tracing::warn!(%warning, "policy");
+    }
+    if let Some(more @ 1..) = warnings.len().checked_sub(WARNINGS_SHOWN) {
+        tracing::warn!(more, "policies have further warnings; `castra policy check` shows all");
     }
 }
 
