@@ -5,58 +5,43 @@
 //! client retries; a modern server's `input_required` becomes questions to the legacy client, and
 //! the retry is made here.
 
+mod questions;
+mod respond;
+
 use std::{
     collections::VecDeque,
-    pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use castra_core::{Refusal, RefusalCode, Step};
-use castra_ledger::{EventKind, Status};
+use castra_ledger::Status;
 use castra_protocol::{
     json,
     mcp::{
-        self, InputKind, ListKind, LogLevel, Message, MethodKind, Missing, Outcome, ParseLimits,
-        RefusalContext, Request, Response as Reply, Splice,
+        self, ListKind, LogLevel, Message, Missing, Outcome, ParseLimits, RefusalContext, Request,
+        Response as Reply, Splice,
         bridge::{self, ClientFacts, InputNeeded, LegacyAnswer, LegacyStep, ModernStep, ServerFacts},
     },
-    sse,
 };
-use http::{HeaderMap, Response, StatusCode};
-use tokio::sync::oneshot;
+use http::{HeaderMap, StatusCode};
 use tokio_util::sync::CancellationToken;
 
+use self::questions::{ASKS_TOO_MUCH, Asked};
 use super::{
     Scope,
     call::{Caller, Client},
     channel::{Channel, Unreached, standard_headers},
     list,
-    parked::Parked,
     session::Running,
     target::Target,
 };
 use crate::{
-    answer::{self, AnswerBody, RECEIPT},
     catalogue::Server,
     record::{Ending, Permit},
     upstream::{Answer, EventStream, Incoming, Outgoing, RequestId, ServerEra, UpstreamError, forwardable},
 };
-
-/// Rounds of "needs more input" that one call may take; a server that asks on and on is cut off.
-const ROUNDS_MAX: u8 = 16;
-
-/// A stream without an event gets a comment after this time, so that nothing between closes it.
-const KEEP_ALIVE: Duration = Duration::from_secs(20);
-
-const ASKS_TOO_MUCH: &str = "the server asks the client something that it may not ask (the server's key `allow`) or that the client cannot answer";
-
-/// How long a legacy server's further questions are waited for, once it has asked one.
-const ONE_BREATH: Duration = Duration::from_millis(10);
-
-/// Events that are put into one write at most.
-const BURST_BYTES_MAX: usize = 256 << 10;
 
 /// How the two sides' eras differ.
 pub(crate) enum Lane {
@@ -129,13 +114,6 @@ enum Source {
     Next(Incoming, Option<EventStream>),
     Failed(Unreached),
     Nothing,
-}
-
-/// Questions to a legacy client, on behalf of a modern server.
-struct Asked {
-    needed: InputNeeded,
-    answers: Vec<(String, oneshot::Receiver<Bytes>)>,
-    _forget: Vec<super::session::Expected>,
 }
 
 impl Exchange {
@@ -352,34 +330,6 @@ impl Exchange {
         Ok(())
     }
 
-    /// Takes up a parked call with the client's input.
-    async fn resume(
-        &mut self,
-        request: &Request<'_>,
-        state: &str,
-        responses: &[(String, String)],
-    ) -> Result<(), Unreached> {
-        let key = super::parked::key_of(request, self.server.name());
-        let Some(parked) = self.caller.gate.parked.take(state, &self.caller.agent.name, &key) else {
-            let refusal = Refusal::new(
-                Step::Understand,
-                RefusalCode::Malformed,
-                "no call of this agent waits under this requestState, or it waits for another request",
-            )
-            .advise("Start the call again without requestState and inputResponses");
-            self.finish_refused(&refusal).await;
-            return Ok(());
-        };
-        let questions: Vec<_> = parked.questions.iter().filter_map(parse_request).collect();
-        for reply in bridge::legacy_replies(&questions, responses) {
-            parked.channel.respond(reply.into()).await?;
-        }
-        drop(questions);
-        self.channel = Some(parked.channel);
-        self.source = Source::Events(parked.events);
-        Ok(())
-    }
-
     /// The next message for the client; `None` after the final one, or when the call was taken back.
     pub(crate) async fn next(&mut self) -> Option<Out> {
         loop {
@@ -511,33 +461,6 @@ impl Exchange {
         }
     }
 
-    /// Whether a modern server asks its modern client what it may not ask, or what the client did not
-    /// say that it can answer.
-    fn asks_too_much(&self, response: &Reply<'_>) -> bool {
-        let Outcome::Result(result) = &response.outcome else { return false };
-        if result.result_type.as_deref() != Some("input_required") {
-            return false;
-        }
-        let Ok(facts) = modern_facts(&self.request) else { return true };
-        match bridge::modern_answer_to_legacy(response, &self.method, &facts) {
-            Ok(LegacyAnswer::NeedsInput(needed)) => !self.may_ask_all(&needed, &facts),
-            _ => true,
-        }
-    }
-
-    fn may_ask_all(&self, needed: &InputNeeded, facts: &ClientFacts) -> bool {
-        needed.requests.iter().all(|request| {
-            let question = Bytes::from(request.to_legacy("0", facts.revision));
-            self.may_ask(request.kind) && parse_request(&question).is_some_and(|q| facts.can_answer(&q))
-        })
-    }
-
-    /// Whether a legacy server wants a person to visit an address (-32042), which is an elicitation too.
-    fn sends_elsewhere(&self, response: &Reply<'_>) -> bool {
-        let Outcome::Error(error) = &response.outcome else { return false };
-        error.code == mcp::code::LEGACY_URL_ELICITATION && !self.may_ask(InputKind::Elicit)
-    }
-
     /// A resumed or repeated call was sent under another id than the one that the client waits for.
     fn under_own_id(&self, body: Bytes) -> Bytes {
         let Ok(Message::Response(response)) = mcp::parse(&body, &ParseLimits::default()) else { return body };
@@ -570,218 +493,6 @@ impl Exchange {
             (Client::Modern, mcp::code::MISSING_CAPABILITY) => StatusCode::BAD_REQUEST,
             _ => StatusCode::OK,
         }
-    }
-
-    /// A legacy server asks the client something in the middle of a call.
-    async fn server_asks(&mut self, body: Bytes) {
-        let Some(question) = parse_request(&body) else { return };
-        let MethodKind::ClientRequest(kind) = question.kind() else {
-            let why = "a server may ask for elicitation, sampling or roots only";
-            self.turn_down(&question, why).await;
-            return;
-        };
-        if !matches!(self.purpose, Some(Purpose::Act(_))) {
-            self.turn_down(&question, "no call is under way in which a client could be asked").await;
-            return;
-        }
-        if !self.may_ask(kind) {
-            let why = "the gate does not let this server ask that (the server's key `allow`)";
-            self.turn_down(&question, why).await;
-            return;
-        }
-        match (&self.lane, &self.caller.client) {
-            (Lane::Straight, Client::Legacy(session)) => {
-                let Some(Channel::Session(upstream)) = &self.channel else { return };
-                let able = session.facts().can_answer(&question);
-                match if able { session.pass_on(upstream, &question, &body) } else { None } {
-                    Some((asked, id)) => {
-                        self.questions.push(session.expected(id));
-                        self.note_question(&question);
-                        self.out.push_back(Out::Message(asked));
-                    }
-                    None => self.turn_down(&question, "the client cannot answer this, or not now").await,
-                }
-            }
-            (Lane::ToLegacyServer { client, .. }, _) if client.can_answer(&question) => {
-                self.park(body.clone()).await
-            }
-            (Lane::ToLegacyServer { .. }, _) => {
-                self.turn_down(&question, "the client did not declare that it can answer this").await;
-            }
-            // The modern era has no questions on a stream.
-            _ => {
-                let refusal = Refusal::new(
-                    Step::Act,
-                    RefusalCode::UpstreamMisbehaved,
-                    "the server sent a request of its own, which its revision does not know",
-                );
-                self.finish_refused(&refusal).await;
-            }
-        }
-    }
-
-    /// Whether a legacy server's question may go to this modern client.
-    fn can_pass_on(&self, question: &Bytes) -> bool {
-        let (Some(question), Lane::ToLegacyServer { client, .. }) = (parse_request(question), &self.lane)
-        else {
-            return false;
-        };
-        let may = matches!(question.kind(), MethodKind::ClientRequest(kind) if self.may_ask(kind));
-        may && client.can_answer(&question)
-    }
-
-    fn may_ask(&self, kind: InputKind) -> bool {
-        let allow = self.server.allow();
-        match kind {
-            InputKind::Elicit => allow.elicitation,
-            InputKind::Sample => allow.sampling,
-            InputKind::Roots => allow.roots,
-        }
-    }
-
-    /// A question leaves for the client: that is on record, what it says is in the outcome's payload or
-    /// the client's own.
-    fn note_question(&self, question: &Request<'_>) {
-        let detail =
-            format!("agent {} was asked {} during {}", self.caller.agent.name, question.method, self.method);
-        self.caller.gate.recorder.event(EventKind::ClientAsked, Some(self.server.name().as_str()), &detail);
-    }
-
-    async fn turn_down(&self, question: &Request<'_>, why: &str) {
-        tracing::warn!(server = %self.server.name(), method = %question.method, why, "a server's question was turned down");
-        let body = mcp::error_response(Some(question.id), mcp::code::METHOD_NOT_FOUND, why, None);
-        if let Some(channel) = &self.channel
-            && let Err(error) = channel.respond(body.into()).await
-        {
-            tracing::debug!(%error, "the server did not take the answer");
-        }
-    }
-
-    /// Leaves the call open at the server and tells the modern client what it wants to know.
-    async fn park(&mut self, question: Bytes) {
-        let Lane::ToLegacyServer { server, .. } = &self.lane else { return };
-        let server = server.clone();
-        let (Some(channel), Source::Events(mut events)) =
-            (self.channel.clone(), std::mem::replace(&mut self.source, Source::Nothing))
-        else {
-            return;
-        };
-        // A server that needs several things asks for them in one breath: the client is told once.
-        tokio::time::sleep(ONE_BREATH).await;
-        let mut questions = vec![question];
-        while let Some(Ok(incoming)) = events.try_next() {
-            match incoming {
-                Incoming::Request(more) if self.can_pass_on(&more) => questions.push(more),
-                Incoming::Request(more) => {
-                    if let Some(more) = parse_request(&more) {
-                        self.turn_down(&more, "the client cannot or may not be asked this").await;
-                    }
-                }
-                Incoming::Notification(_) => {}
-                // It does not wait for the answers.
-                answer @ Incoming::Response(_) => {
-                    self.source = Source::Next(answer, Some(events));
-                    return;
-                }
-            }
-        }
-        let limits = ParseLimits::from(&*self.caller.gate.limits);
-        let request = self.request.clone();
-        let Ok(Message::Request(original)) = mcp::parse(&request, &limits) else { return };
-        let parked = Parked {
-            agent: self.caller.agent.name.clone(),
-            key: super::parked::key_of(&original, self.server.name()),
-            questions: questions.clone(),
-            channel,
-            events,
-        };
-        match self.caller.gate.parked.put(parked) {
-            Ok(state) => {
-                let asked: Vec<_> = questions.iter().filter_map(parse_request).collect();
-                let body = bridge::input_required(&asked, &state, original.id, &server);
-                self.finish(StatusCode::OK, body.into()).await;
-            }
-            Err(refusal) => self.finish_refused(&refusal).await,
-        }
-    }
-
-    /// A modern server needs input: asks the legacy client for it.
-    async fn ask_client(&mut self, needed: InputNeeded) {
-        self.rounds += 1;
-        let Client::Legacy(session) = &self.caller.client else { return };
-        let facts = session.facts();
-        let able = self.may_ask_all(&needed, &facts);
-        if !able || self.rounds > ROUNDS_MAX {
-            let reason = if able {
-                "the server keeps asking for more input"
-            } else {
-                "the server needs input that this client cannot give or may not be asked for"
-            };
-            let refusal = Refusal::new(Step::Act, RefusalCode::UpstreamMisbehaved, reason);
-            self.finish_refused(&refusal).await;
-            return;
-        }
-        let mut answers = Vec::new();
-        let mut forget = Vec::new();
-        for request in &needed.requests {
-            let (id, expected, answer) = session.expect_answer();
-            self.out.push_back(Out::Message(request.to_legacy(&id, facts.revision).into()));
-            answers.push((request.key.clone(), answer));
-            forget.push(expected);
-        }
-        self.asked = Some(Asked { needed, answers, _forget: forget });
-    }
-
-    /// Waits for the legacy client's answers and repeats the call with them.
-    async fn hear(&mut self, asked: Asked) {
-        let Asked { needed, answers, _forget } = asked;
-        let collect = async {
-            let mut all = Vec::new();
-            for (key, answer) in answers {
-                all.push((key, answer.await.ok()?));
-            }
-            Some(all)
-        };
-        let all = tokio::select! {
-            all = tokio::time::timeout(self.caller.gate.limits.parked_time_max, collect) => all.ok().flatten(),
-            () = self.cancel.cancelled() => return,
-        };
-        let Some(all) = all else {
-            let refusal = Refusal::new(
-                Step::Act,
-                RefusalCode::UpstreamTimeout,
-                "the client did not give the input in time",
-            );
-            self.finish_refused(&refusal).await;
-            return;
-        };
-        let retry = self.retry(&needed, &all);
-        let sent = match retry {
-            Ok(body) => self.send_modern(body).await,
-            Err(reason) => {
-                self.finish_refused(&malformed(&reason)).await;
-                return;
-            }
-        };
-        if let Err(error) = sent {
-            self.source = Source::Failed(error);
-        }
-    }
-
-    fn retry(&self, needed: &InputNeeded, answers: &[(String, Bytes)]) -> Result<Bytes, String> {
-        let limits = ParseLimits::default();
-        let Ok(Message::Request(sent)) = mcp::parse(&self.sent, &limits) else {
-            return Err("the request could not be read again".to_owned());
-        };
-        let mut replies = Vec::new();
-        for (key, bytes) in answers {
-            match mcp::parse(bytes, &limits) {
-                Ok(Message::Response(reply)) => replies.push((key.clone(), reply)),
-                _ => return Err("the client's input is not a response".to_owned()),
-            }
-        }
-        let id = format!("\"castra-retry-{}-{}\"", self.rounds, self.id.trim_matches('"'));
-        needed.retry(&sent, &id, &replies).map(Bytes::from).map_err(|fault| fault.to_string())
     }
 
     async fn finish_failed(&mut self, error: &Unreached) {
@@ -926,73 +637,6 @@ impl Exchange {
         None
     }
 
-    /// What is ready without waiting, so that a burst leaves in one write.
-    fn ready(&mut self) -> Option<Out> {
-        if let Some(out) = self.out.pop_front() {
-            return Some(out);
-        }
-        let Source::Events(events) = &mut self.source else { return None };
-        match events.try_next()? {
-            Ok(Incoming::Notification(body)) => self.notification(body).map(Out::Message),
-            Ok(incoming) => {
-                if let Source::Events(events) = std::mem::replace(&mut self.source, Source::Nothing) {
-                    self.source = Source::Next(incoming, Some(events));
-                }
-                None
-            }
-            Err(error) => {
-                self.source = Source::Failed(error.into());
-                None
-            }
-        }
-    }
-
-    /// Step 9: the whole answer as JSON, or a stream of events where something comes before it.
-    pub(crate) async fn respond(mut self) -> Response<AnswerBody> {
-        match self.next().await {
-            Some(Out::Final(last)) => {
-                let response = answer::json(last.status, last.body);
-                match last.receipt {
-                    Some(receipt) => answer::with_header(response, RECEIPT, &receipt),
-                    None => response,
-                }
-            }
-            Some(first) => {
-                let receipt = match &self.purpose {
-                    Some(Purpose::Act(permit)) => Some(permit.intent_receipt().to_owned()),
-                    _ => None,
-                };
-                let events = futures_util::stream::unfold(Turn::Begin(self, first), Turn::burst);
-                let response = answer::events(events);
-                match receipt {
-                    Some(receipt) => answer::with_header(response, RECEIPT, &receipt),
-                    None => response,
-                }
-            }
-            None => answer::empty(StatusCode::ACCEPTED),
-        }
-    }
-
-    fn burst(&mut self, first: Out) -> Bytes {
-        let mut buffer = Vec::new();
-        let mut next = Some(first);
-        while let Some(out) = next {
-            match out {
-                Out::Message(body) => sse::encode(&mut buffer, Some("message"), None, &body),
-                Out::Final(last) => {
-                    if let Some(receipt) = &last.receipt {
-                        // A comment: the messages' bytes stay as the server sent them.
-                        buffer.extend_from_slice(format!(": {RECEIPT}: {receipt}\n").as_bytes());
-                    }
-                    sse::encode(&mut buffer, Some("message"), None, &last.body);
-                    break;
-                }
-            }
-            next = if buffer.len() < BURST_BYTES_MAX { self.ready() } else { None };
-        }
-        buffer.into()
-    }
-
     /// Runs to the end and gives the final answer's body; for the gate's own use of lists.
     pub(crate) async fn whole(mut self) -> Option<Bytes> {
         loop {
@@ -1008,44 +652,6 @@ enum Heard {
     Failed(Unreached),
     Ended,
     Cancelled,
-}
-
-/// The exchange with its next message, when there is one.
-type Next = Pin<Box<dyn Future<Output = Option<(Exchange, Out)>> + Send>>;
-
-/// Where a streamed exchange stands between two writes.
-enum Turn {
-    Begin(Exchange, Out),
-    Rest(Exchange),
-    /// The next message is awaited. It goes on being awaited while comments keep the stream alive:
-    /// what waits behind it (reconnecting, time limits) must not start anew with each.
-    Waiting(Next),
-}
-
-impl Turn {
-    async fn burst(self) -> Option<(Bytes, Self)> {
-        let mut waiting = match self {
-            Self::Begin(mut exchange, first) => {
-                let burst = exchange.burst(first);
-                return Some((burst, Self::Rest(exchange)));
-            }
-            Self::Waiting(waiting) => waiting,
-            Self::Rest(mut exchange) => Box::pin(async move {
-                let next = exchange.next().await?;
-                Some((exchange, next))
-            }),
-        };
-        tokio::select! {
-            next = &mut waiting => {
-                let (mut exchange, next) = next?;
-                let burst = exchange.burst(next);
-                Some((burst, Self::Rest(exchange)))
-            }
-            () = tokio::time::sleep(KEEP_ALIVE) => {
-                Some((Bytes::from_static(sse::KEEP_ALIVE), Self::Waiting(waiting)))
-            }
-        }
-    }
 }
 
 /// How an answer reads in the record: its status, and a code where there is one.
