@@ -178,14 +178,22 @@ pub fn canonical_resource(uri: &str) -> Option<String> {
         return None;
     }
     let authority = authority.to_ascii_lowercase();
-    let authority = match scheme.as_str() {
-        "https" => authority.strip_suffix(":443").unwrap_or(&authority),
-        "http" => authority.strip_suffix(":80").unwrap_or(&authority),
-        _ => &authority,
+    let host_end = match authority.strip_prefix('[') {
+        Some(address) => address.find(']')? + 2,
+        None => authority.find(':').unwrap_or(authority.len()),
     };
-    if authority.is_empty() || authority.starts_with(':') {
+    let (host, port) = authority.split_at_checked(host_end)?;
+    let good_port = match port.strip_prefix(':') {
+        Some(digits) => (1..=5).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit()),
+        None => port.is_empty(),
+    };
+    if host.is_empty() || !good_port {
         return None;
     }
+    let authority = match (scheme.as_str(), port) {
+        ("https", ":443") | ("http", ":80") => host,
+        _ => &authority,
+    };
     Some(format!("{scheme}://{authority}{}", path.trim_end_matches('/')))
 }
 
