@@ -6,9 +6,12 @@ use std::{net::IpAddr, sync::Arc};
 use bytes::Bytes;
 use castra_core::{ActionId, AgentIdentity, Effect, Operation, Protocol, Refusal, ResourceRef};
 use castra_identity::oauth;
-use castra_protocol::mcp::{ActionOn, Handshake, MethodKind, Missing, RefusalContext, Request, Revision};
+use castra_protocol::{
+    json,
+    mcp::{self, ActionOn, Handshake, MethodKind, Missing, RefusalContext, Request, Revision},
+};
 use castra_store::clock;
-use http::{HeaderMap, Response};
+use http::{HeaderMap, Response, StatusCode};
 
 use super::{
     Scope, context_of_request, exchange::Exchange, handshake, list, refused, session::Session, subscribe,
@@ -112,6 +115,9 @@ impl Caller {
         if let Some(refused) = self.lacks_scope(request, operation) {
             return refused;
         }
+        if let Some(refused) = self.lacks_tasks(request) {
+            return refused;
+        }
         let target = match target::resolve(self, request, bytes, operation, on).await {
             Ok(target) => target,
             Err(refusal) => return self.refuse(&refusal, &self.context(request)),
@@ -176,6 +182,26 @@ impl Caller {
             ..self.context(request)
         };
         refused(&refusal, &context)
+    }
+
+    /// A modern client that did not declare the tasks extension is told so before anything else
+    /// (2026-07-28, basic, error -32021).
+    fn lacks_tasks(&self, request: &Request<'_>) -> Option<Response<AnswerBody>> {
+        const NEEDED: &str =
+            r#"{"requiredCapabilities":{"extensions":{"io.modelcontextprotocol/tasks":{}}}}"#;
+        if !request.method.starts_with("tasks/") || self.session().is_some() {
+            return None;
+        }
+        let declared = request.meta.client_capabilities.map_or("{}", |span| request.slice(span));
+        if json::get(declared, &["extensions", "io.modelcontextprotocol/tasks"]).is_some() {
+            return None;
+        }
+        let reason = "the client does not declare the tasks extension";
+        let refusal =
+            Refusal::new(castra_core::Step::Understand, castra_core::RefusalCode::Malformed, reason);
+        self.gate.recorder.refusal(&refusal, Some(&self.agent.name), self.source);
+        let body = mcp::error_response(Some(request.id), mcp::code::MISSING_CAPABILITY, reason, Some(NEEDED));
+        Some(answer::json(StatusCode::BAD_REQUEST, body))
     }
 
     pub(super) fn action(&self, request: &Request<'_>, target: &target::Target) -> Result<Action, Refusal> {

@@ -20,8 +20,8 @@ use castra_ledger::Status;
 use castra_protocol::{
     json,
     mcp::{
-        self, ListKind, LogLevel, Message, Missing, Outcome, ParseLimits, RefusalContext, Request,
-        Response as Reply, Splice,
+        self, ListKind, LogLevel, Message, Missing, NotificationKind, Outcome, ParseLimits, RefusalContext,
+        Request, Response as Reply, Splice,
         bridge::{self, ClientFacts, InputNeeded, LegacyAnswer, LegacyStep, ModernStep, ServerFacts},
     },
 };
@@ -93,6 +93,8 @@ pub(crate) struct Exchange {
     method: String,
     params: Option<Arc<mcp::headers::ParamHeaders>>,
     log_level: Option<LogLevel>,
+    /// The token under which this round's progress is told; a parked call began under another.
+    progress_token: Option<String>,
     source: Source,
     out: VecDeque<Out>,
     asked: Option<Asked>,
@@ -157,6 +159,7 @@ impl Exchange {
             method: request.method.to_string(),
             params,
             log_level: request.meta.log_level,
+            progress_token: request.meta.progress_token.map(|token| token.raw().to_owned()),
             source: Source::Nothing,
             out: VecDeque::new(),
             asked: None,
@@ -408,7 +411,16 @@ impl Exchange {
             Lane::Straight => return Some(body),
             Lane::ToLegacyServer { .. } => {
                 let notification = parse_notification(&body)?;
-                bridge::legacy_notification_to_modern(&notification, self.log_level)?.into_owned()
+                let modern = bridge::legacy_notification_to_modern(&notification, self.log_level)?;
+                match notification.kind() {
+                    Some(NotificationKind::Progress) => {
+                        let modern = Bytes::from(modern.into_owned());
+                        let told = parse_notification(&modern)?;
+                        let token = self.progress_token.as_deref()?;
+                        Splice::notification(&told).progress_token(token).finish().into_owned()
+                    }
+                    _ => modern.into_owned(),
+                }
             }
             Lane::ToModernServer { .. } => {
                 let notification = parse_notification(&body)?;
