@@ -51,7 +51,8 @@ async fn initialize_by(rig: &Rig, agent: &str, path: &str, extra: Value) -> Got 
 }
 
 async fn task_by(rig: &Rig, agent: &str, path: &str, method: &str, id: &str) -> Got {
-    let ask = Ask::modern(method, json!({"taskId": id}), json!({})).by(&rig.tokens[agent]);
+    let tasks = json!({"extensions": {"io.modelcontextprotocol/tasks": {}}});
+    let ask = Ask::modern(method, json!({"taskId": id}), tasks).by(&rig.tokens[agent]);
     let mut headers = ask.headers();
     headers.retain(|(name, _)| *name != "mcp-name");
     headers.push(("mcp-name", id));
