@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::{ServerName, Timestamp};
+use crate::{ModelName, PeerName, ServerName, Timestamp};
 
 /// Names one action. 48 bits of milliseconds and 80 random bits in Crockford base 32, so that ids
 /// sort by time (the ULID form).
@@ -161,6 +161,12 @@ impl Effect {
 pub enum Protocol {
     /// Model Context Protocol.
     Mcp,
+    /// OpenAI's API (chat completions, responses, embeddings) and what is compatible with it.
+    OpenAi,
+    /// Anthropic's API (messages).
+    Anthropic,
+    /// Agent2Agent.
+    A2a,
 }
 
 impl Protocol {
@@ -168,6 +174,9 @@ impl Protocol {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Mcp => "mcp",
+            Self::OpenAi => "openai",
+            Self::Anthropic => "anthropic",
+            Self::A2a => "a2a",
         }
     }
 }
@@ -198,14 +207,21 @@ pub enum ResourceRef {
     },
     /// An MCP server as a whole.
     Server(ServerName),
+    /// A model route, under the name that agents use.
+    Model(ModelName),
+    /// Another agent, reached over A2A.
+    Peer(PeerName),
 }
 
 impl ResourceRef {
-    /// The server that it belongs to.
-    pub fn server(&self) -> &ServerName {
+    /// The MCP server that it belongs to or is; models and peers have none.
+    pub fn server(&self) -> Option<&ServerName> {
         match self {
-            Self::Tool { server, .. } | Self::Resource { server, .. } | Self::Prompt { server, .. } => server,
-            Self::Server(server) => server,
+            Self::Tool { server, .. } | Self::Resource { server, .. } | Self::Prompt { server, .. } => {
+                Some(server)
+            }
+            Self::Server(server) => Some(server),
+            Self::Model(_) | Self::Peer(_) => None,
         }
     }
 
@@ -216,15 +232,19 @@ impl ResourceRef {
             Self::Resource { .. } => "Resource",
             Self::Prompt { .. } => "Prompt",
             Self::Server(_) => "Server",
+            Self::Model(_) => "Model",
+            Self::Peer(_) => "Peer",
         }
     }
 
-    /// Its Cedar entity id: `server/name`, or the server alone.
+    /// Its Cedar entity id: `server/name`, or the name alone.
     pub fn id(&self) -> String {
         match self {
             Self::Tool { server, name } | Self::Prompt { server, name } => format!("{server}/{name}"),
             Self::Resource { server, uri } => format!("{server}/{uri}"),
             Self::Server(server) => server.to_string(),
+            Self::Model(route) => route.to_string(),
+            Self::Peer(peer) => peer.to_string(),
         }
     }
 }

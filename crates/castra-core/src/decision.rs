@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::StreamMode;
+
 /// The answer to "may this happen?".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -48,4 +50,7 @@ pub struct Verdict {
     pub advice: String,
     /// Digest of the policy set that decided, so that the decision can be replayed.
     pub policy_set: Arc<str>,
+    /// How the answer is to be inspected, where a policy that permitted says so (`@inspect("hold")`);
+    /// of several the strictest.
+    pub inspect: Option<StreamMode>,
 }

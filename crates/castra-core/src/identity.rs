@@ -61,6 +61,9 @@ pub struct AgentIdentity {
     pub expires: Option<Timestamp>,
     /// Scopes that the credential is limited to; empty means no limit besides policy.
     pub scopes: Vec<Arc<str>>,
+    /// On whose behalf it acts: the subject of the token and the actors in between, nearest first
+    /// (RFC 8693, section 4.1). Empty when it acts for itself.
+    pub delegation: Vec<Arc<str>>,
 }
 
 /// An authenticated person.

@@ -110,6 +110,41 @@ name!(
     |n| starts_and_continues(n, 40, |b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 );
 
+impl ServerName {
+    /// The server that an agent's own tools count as part of, in policies and records: those that a
+    /// model may call and that no server of the gate offers. No configured server may bear the name.
+    pub const LOCAL: &str = "local";
+
+    /// [`Self::LOCAL`] as a name.
+    pub fn local() -> Self {
+        Self(Self::LOCAL.into())
+    }
+}
+
+name!(
+    /// A model route's name, as agents send it in `model`: letters, digits, `.`, `_`, `-`, `:`, `/`,
+    /// so that the names that providers use can be kept; at most 128 characters.
+    ModelName,
+    "a model route",
+    "1 to 128 letters, digits, '.', '_', '-', ':' or '/', starting and ending with a letter or digit",
+    |n| {
+        let end = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
+        let bytes = n.as_bytes();
+        end(bytes.first())
+            && end(bytes.last())
+            && bytes.len() <= 128
+            && bytes.iter().all(|b| b.is_ascii_alphanumeric() || b"._-:/".contains(b))
+    }
+);
+
+name!(
+    /// A peer's name: another agent behind the gate, at `/a2a/NAME`.
+    PeerName,
+    "a peer",
+    "1 to 40 lower case letters, digits or '-', starting and ending with a letter or digit",
+    |n| starts_and_continues(n, 40, |b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,6 +159,13 @@ mod tests {
         }
         assert!(ServerName::new("my-files").is_ok());
         assert!(ServerName::new("my_files").is_err());
+        assert_eq!(ServerName::new(ServerName::LOCAL), Ok(ServerName::local()));
+        for good in ["gpt-4.1-mini", "llama3.1:8b", "Qwen/Qwen3"] {
+            assert!(ModelName::new(good).is_ok(), "{good}");
+        }
+        for bad in ["", "/a", "a/", "a b", &"a".repeat(129)] {
+            assert!(ModelName::new(bad).is_err(), "{bad}");
+        }
         let e = ServerName::new("My Files").expect_err("refused");
         assert!(e.to_string().contains("\"My Files\" cannot name a server"));
     }

@@ -48,6 +48,8 @@ fn request(action: &Action, time: Timestamp) -> DecisionRequest<'_> {
         modern: action.modern,
         run: action.run.as_ref(),
         arguments: action.arguments(),
+        findings: &action.findings,
+        particulars: action.particulars.for_policies(),
     }
 }
 

@@ -358,7 +358,7 @@ impl Gate {
         let mut servers: Vec<_> = self.servers.load().values().map(|s| s.for_policies()).collect();
         servers.sort_by(|a, b| a.name.cmp(&b.name));
         let agents = self.credentials.load().agents().map(|a| (a.name.clone(), a.groups.clone())).collect();
-        Catalogue { servers, agents }
+        Catalogue { servers, agents, ..Catalogue::default() }
     }
 
     /// What the gate knows of its servers, by name.

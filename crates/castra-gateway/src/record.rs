@@ -11,8 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use castra_core::{ActionId, AgentName, Decision, Digest, Refusal, RefusalCode, Step, Timestamp, Verdict};
-use castra_ledger::{Event, EventKind, Intent, Outcome, Record, RefusedRequest, Status};
+use castra_core::{
+    ActionId, AgentName, Decision, Digest, Refusal, RefusalCode, Step, StreamMode, Timestamp, Verdict,
+};
+use castra_ledger::{Event, EventKind, Intent, ModelUse, Outcome, Record, RefusedRequest, Status};
 use castra_protect::Sealer;
 use castra_store::{
     State, clock,
@@ -237,9 +239,23 @@ fn log_refusal(error: &LogError) -> Refusal {
 /// What the caller said and from where, as one JSON object; kept sealed beside the intent.
 fn request_payload(decided: &Decided) -> Vec<u8> {
     let action = decided.action();
-    let source = format!("{{\"source\":\"{}\",\"external\":{},\"request\":", action.source, action.external);
-    let mut said = Vec::with_capacity(source.len() + action.request.len() + 1);
+    let source = format!("{{\"source\":\"{}\",\"external\":{},", action.source, action.external);
+    let mut said = Vec::with_capacity(source.len() + action.request.len() + 16);
     said.extend_from_slice(source.as_bytes());
+    let facts: [(&str, Option<serde_json::Result<Vec<u8>>>); 3] = [
+        ("particulars", action.particulars.some().map(serde_json::to_vec)),
+        ("findings", Some(&action.findings).filter(|f| !f.is_empty()).map(serde_json::to_vec)),
+        ("delegation", Some(&action.agent.delegation).filter(|d| !d.is_empty()).map(serde_json::to_vec)),
+    ];
+    // What was decided on and does not stand in the request, so that the decision can be replayed.
+    for (name, value) in facts {
+        if let Some(Ok(value)) = value {
+            said.extend_from_slice(format!("\"{name}\":").as_bytes());
+            said.extend_from_slice(&value);
+            said.push(b',');
+        }
+    }
+    said.extend_from_slice(b"\"request\":");
     said.extend_from_slice(&action.request);
     said.push(b'}');
     said
@@ -283,6 +299,19 @@ pub(crate) struct Ending<'a> {
     pub(crate) said: &'a [u8],
     /// How much of the time was spent waiting for the server.
     pub(crate) upstream: Duration,
+    /// What else the record says.
+    pub(crate) noted: Noted<'a>,
+}
+
+/// What the record of an outcome says beside how it ended.
+#[derive(Default)]
+pub(crate) struct Noted<'a> {
+    /// Kinds of what inspectors saw in the answer.
+    pub(crate) findings: &'a [Arc<str>],
+    /// How the answer was inspected on its way.
+    pub(crate) inspection: Option<StreamMode>,
+    /// Which model answered.
+    pub(crate) model: Option<ModelUse<'a>>,
 }
 
 impl Permit {
@@ -314,6 +343,9 @@ impl Permit {
             commit: Some(commit),
             bytes: ending.said.len() as u64,
             micros: u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX),
+            findings: ending.noted.findings.iter().map(|kind| Cow::Borrowed(&**kind)).collect(),
+            inspection: ending.noted.inspection,
+            model: ending.noted.model.clone().map(Box::new),
         }))?;
         let appended = recorder.append(entry, sealed)?;
         let counted = if self.allowed { Counted::Allow } else { Counted::Deny };
@@ -338,7 +370,13 @@ impl Drop for Permit {
         if self.concluded {
             return;
         }
-        let ending = Ending { status: Status::Cancelled, code: None, said: b"", upstream: Duration::ZERO };
+        let ending = Ending {
+            status: Status::Cancelled,
+            code: None,
+            said: b"",
+            upstream: Duration::ZERO,
+            noted: Noted::default(),
+        };
         if let Err(refusal) = self.outcome(&ending) {
             tracing::error!(%refusal, "the outcome of a cancelled action could not be recorded");
         }

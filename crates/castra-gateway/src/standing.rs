@@ -79,6 +79,7 @@ mod tests {
             credential: credential.into(),
             expires: expires.map(Timestamp::from_secs),
             scopes: Vec::new(),
+            delegation: Vec::new(),
         }
     }
 

@@ -6,6 +6,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
 use castra_core::{ActionId, AgentIdentity, Effect, Operation, Protocol, ResourceRef, RunId};
+use serde::Serialize;
 
 /// One thing that an agent tries, before anybody has said whether it may.
 #[derive(Clone)]
@@ -28,6 +29,40 @@ pub(crate) struct Action {
     pub(crate) request: Bytes,
     /// The arguments within `request`, a JSON object.
     pub(crate) arguments: Option<std::ops::Range<usize>>,
+    /// Kinds of what inspectors saw in it.
+    pub(crate) findings: Vec<Arc<str>>,
+    pub(crate) particulars: Particulars,
+}
+
+/// What this kind of action has beside what all have.
+#[derive(Clone, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Particulars {
+    #[default]
+    None,
+    /// A model is asked.
+    Model { kind: &'static str, stream: bool, tools: Vec<Arc<str>>, media: bool },
+    /// A peer is sent a message.
+    Message { method: String, media: bool },
+}
+
+impl Particulars {
+    /// None where there are none.
+    pub(crate) fn some(&self) -> Option<&Self> {
+        (!matches!(self, Self::None)).then_some(self)
+    }
+
+    /// As policies take them.
+    pub(crate) fn for_policies(&self) -> castra_policy::Particulars<'_> {
+        use castra_policy::Particulars as To;
+        match self {
+            Self::None => To::None,
+            Self::Model { kind, stream, tools, media } => {
+                To::Model { kind, stream: *stream, tools, media: *media }
+            }
+            Self::Message { method, media } => To::Message { method, media: *media },
+        }
+    }
 }
 
 impl Action {

@@ -109,6 +109,7 @@ mod tests {
             credential: "x".into(),
             expires: Some(Timestamp::from_secs(expires)),
             scopes: vec![],
+            delegation: Vec::new(),
         })
     }
 

@@ -187,6 +187,7 @@ impl CredentialTable {
                     credential: certificate_id(&peer.fingerprint),
                     expires: Some(peer.expires),
                     scopes: Vec::new(),
+                    delegation: Vec::new(),
                 }))
             }
         }
@@ -215,6 +216,7 @@ impl CredentialTable {
             credential: verified.credential.clone(),
             expires: Some(verified.expires),
             scopes: verified.scopes.clone(),
+            delegation: Vec::new(),
         }))
     }
 
@@ -282,7 +284,15 @@ impl CredentialTable {
             (AgentState::Active, false) => Standing::Good,
         };
         let (name, groups) = (name.clone(), agent.groups.clone());
-        let who = Arc::new(AgentIdentity { name, groups, method, credential, expires, scopes: Vec::new() });
+        let who = Arc::new(AgentIdentity {
+            name,
+            groups,
+            method,
+            credential,
+            expires,
+            scopes: Vec::new(),
+            delegation: Vec::new(),
+        });
         Some(Credential { who, expires, standing })
     }
 }

@@ -11,7 +11,7 @@ use std::{borrow::Cow, net::IpAddr};
 
 use castra_core::{
     ActionId, AgentName, AuthMethod, Decision, Digest, Effect, Operation, Protocol, RefusalCode, Step,
-    Timestamp,
+    StreamMode, Timestamp,
 };
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -162,6 +162,38 @@ pub struct Outcome<'a> {
     pub bytes: u64,
     /// Microseconds from the intent to the end.
     pub micros: u64,
+    /// Kinds of what inspectors saw in the answer; at most 16 of 128 bytes each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", serialize_with = "cut_list")]
+    pub findings: Vec<Cow<'a, str>>,
+    /// How the answer was inspected on its way; absent where nothing inspects.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inspection: Option<StreamMode>,
+    /// Which model answered and what that used, for an action that asks a model.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<Box<ModelUse<'a>>>,
+}
+
+/// Which model answered, and what that used.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelUse<'a> {
+    /// The version of the route that was taken, by its id; cut at 128 bytes.
+    #[serde(borrow, serialize_with = "cut::<METHOD_MAX, _>")]
+    pub version: Cow<'a, str>,
+    /// Digest of what makes that version: provider, model, parameters, system prompt, tools; in hex.
+    #[serde(borrow, serialize_with = "cut::<METHOD_MAX, _>")]
+    pub digest: Cow<'a, str>,
+    /// The provider's name for the model that answered; cut at 256 bytes.
+    #[serde(borrow, serialize_with = "cut::<NAME_MAX, _>")]
+    pub model: Cow<'a, str>,
+    /// Tokens of the request.
+    pub input_tokens: u64,
+    /// Tokens of the answer.
+    pub output_tokens: u64,
+    /// Whether the provider said how many tokens it were; otherwise they are estimated.
+    pub reported: bool,
+    /// What it cost in millionths of the price table's currency; absent where the price is unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost_micros: Option<u64>,
 }
 
 /// How an action can end.
@@ -417,6 +449,9 @@ pub(crate) mod tests {
             commit: Some(commitment(&[8; 32], b"[]")),
             bytes: 2,
             micros: 950,
+            findings: Vec::new(),
+            inspection: None,
+            model: None,
         })
     }
 
@@ -451,7 +486,22 @@ pub(crate) mod tests {
             subject: Some("build-bot".into()),
             detail: "by the \"operator\"\n".into(),
         };
-        for record in [intent(3), outcome(3, 0), Record::Refusal(refusal), Record::Event(event)] {
+        let Record::Outcome(plain) = outcome(4, 1) else { panic!("an outcome") };
+        let of_a_model = Record::Outcome(Outcome {
+            findings: vec!["secret.aws-access-key".into()],
+            inspection: Some(StreamMode::Window),
+            model: Some(Box::new(ModelUse {
+                version: "v2".into(),
+                digest: "3f2a".into(),
+                model: "some-model".into(),
+                input_tokens: 12,
+                output_tokens: 7,
+                reported: true,
+                cost_micros: Some(95),
+            })),
+            ..plain
+        });
+        for record in [intent(3), outcome(3, 0), of_a_model, Record::Refusal(refusal), Record::Event(event)] {
             let entry = record.encode().expect("encodes");
             assert_eq!(Record::decode(&entry), Ok(record));
         }

@@ -15,7 +15,7 @@ mod verify;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use entry::{
-    ENTRY_BYTES_MAX, EntryError, Event, EventKind, Intent, Outcome, Record, RefusedRequest, Status,
+    ENTRY_BYTES_MAX, EntryError, Event, EventKind, Intent, ModelUse, Outcome, Record, RefusedRequest, Status,
     commitment,
 };
 pub use merkle::{leaf_hash, node_hash};

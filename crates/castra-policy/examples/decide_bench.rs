@@ -6,7 +6,9 @@
 use std::{fmt::Write, hint::black_box, net::IpAddr, time::Instant};
 
 use castra_core::{AgentIdentity, AuthMethod, Decision, Effect, Operation, Protocol, ResourceRef, Timestamp};
-use castra_policy::{Catalogue, CatalogueServer, CatalogueTool, DecisionRequest, Engine, PolicySource};
+use castra_policy::{
+    Catalogue, CatalogueServer, CatalogueTool, DecisionRequest, Engine, Particulars, PolicySource,
+};
 use serde_json::json;
 
 const ROUNDS: usize = 20_000;
@@ -29,6 +31,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             credential: "t".into(),
             expires: None,
             scopes: vec![],
+            delegation: Vec::new(),
         };
         for (case, tool, effect, expected) in [
             ("allow, context and arguments", "write_file", Effect::Write, Decision::Allow),
@@ -49,6 +52,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 modern: true,
                 run: None,
                 arguments: Some(br#"{"path": "/srv/files/a.txt", "content": "some text"}"#),
+                findings: &[],
+                particulars: Particulars::None,
             };
             let verdict = engine.decide(&request);
             if verdict.decision != expected {
@@ -82,7 +87,11 @@ fn catalogue() -> Result<Catalogue, Box<dyn std::error::Error>> {
             input_schema: schema.clone(),
         });
     let servers = vec![CatalogueServer { name: "files".parse()?, tools: tools.into() }];
-    Ok(Catalogue { servers, agents: vec![("agent-0".parse()?, vec!["builders".parse()?])] })
+    Ok(Catalogue {
+        servers,
+        agents: vec![("agent-0".parse()?, vec!["builders".parse()?])],
+        ..Catalogue::default()
+    })
 }
 
 /// Six policies that matter to the agent, the rest names others.

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use ahash::{AHashMap, AHashSet};
-use castra_core::{AgentName, Effect, GroupName, ServerName};
+use castra_core::{AgentName, Effect, GroupName, ModelName, PeerName, ServerName};
 
 use crate::types::{ArgumentTypes, Budget, ToolTypes};
 
@@ -15,6 +15,10 @@ pub struct Catalogue {
     pub servers: Vec<CatalogueServer>,
     /// The known agents, each with its groups.
     pub agents: Vec<(AgentName, Vec<GroupName>)>,
+    /// The model routes.
+    pub models: Vec<ModelName>,
+    /// The peers.
+    pub peers: Vec<PeerName>,
 }
 
 /// One MCP server.
@@ -56,6 +60,8 @@ pub(crate) struct Known {
     pub(crate) tools: BTreeMap<String, KnownTool>,
     pub(crate) agents: AHashMap<AgentName, Vec<GroupName>>,
     pub(crate) groups: AHashSet<GroupName>,
+    pub(crate) models: AHashSet<ModelName>,
+    pub(crate) peers: AHashSet<PeerName>,
     pub(crate) arguments: Arc<ArgumentTypes>,
 }
 
@@ -89,6 +95,8 @@ impl Known {
             known.groups.extend(groups.iter().cloned());
             known.agents.insert(agent.clone(), groups.clone());
         }
+        known.models.extend(catalogue.models.iter().cloned());
+        known.peers.extend(catalogue.peers.iter().cloned());
         known.arguments = Arc::new(arguments);
         known
     }

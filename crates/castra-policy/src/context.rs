@@ -1,6 +1,6 @@
 //! The circumstances of an action as Cedar's `context`: only what the policies at hand read.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use castra_core::{AgentIdentity, Effect, Operation, Protocol, ResourceRef, RunId, Timestamp};
 use cedar_policy::{Context, RestrictedExpression as Value};
@@ -38,6 +38,36 @@ pub struct DecisionRequest<'a> {
     pub run: Option<&'a RunId>,
     /// The arguments of a call: one JSON object, as it was sent.
     pub arguments: Option<&'a [u8]>,
+    /// Kinds of what inspectors saw in it.
+    pub findings: &'a [Arc<str>],
+    /// What this kind of action has beside.
+    pub particulars: Particulars<'a>,
+}
+
+/// What is known of an action beside what all actions have; policies see it in their context.
+#[derive(Debug, Clone, Copy, Default)]
+pub enum Particulars<'a> {
+    /// Nothing: a tool is called, something is read.
+    #[default]
+    None,
+    /// A model is asked (`context.model`).
+    Model {
+        /// `chat`, `responses`, `messages`, `embeddings` or `count-tokens`.
+        kind: &'static str,
+        /// Whether the answer is asked for as a stream.
+        stream: bool,
+        /// Names of the tools that the model may call.
+        tools: &'a [Arc<str>],
+        /// Whether images, sound or files are in the request.
+        media: bool,
+    },
+    /// A peer is sent a message (`context.message`).
+    Message {
+        /// The operation in A2A's own words, such as `SendMessage`.
+        method: &'a str,
+        /// Whether files are in the message.
+        media: bool,
+    },
 }
 
 /// Which parts of the context have to be built.
@@ -86,6 +116,42 @@ impl Plan {
             self.put(&mut fields, &["auth", "method"], || Value::new_string(method.as_str().to_owned()));
             self.put(&mut fields, &["auth", "strength"], || Value::new_long(method.strength() as i64));
             pairs.push(("auth".to_owned(), record(fields)?));
+        }
+        if self.reads.needs(&["delegation"]) {
+            let chain = &request.agent.delegation;
+            let depth = i64::try_from(chain.len()).unwrap_or(i64::MAX);
+            let mut fields = Vec::new();
+            self.put(&mut fields, &["delegation", "depth"], || Value::new_long(depth));
+            self.put(&mut fields, &["delegation", "chain"], || texts(chain));
+            pairs.push(("delegation".to_owned(), record(fields)?));
+        }
+        self.put(pairs, &["findings"], || texts(request.findings));
+        self.particulars(request, pairs)
+    }
+
+    fn particulars(
+        &self,
+        request: &DecisionRequest<'_>,
+        pairs: &mut Vec<(String, Value)>,
+    ) -> Result<(), Misfit> {
+        let mut fields = Vec::new();
+        let name = match request.particulars {
+            Particulars::None => return Ok(()),
+            Particulars::Model { kind, stream, tools, media } => {
+                self.put(&mut fields, &["model", "kind"], || Value::new_string(kind.to_owned()));
+                self.put(&mut fields, &["model", "stream"], || Value::new_bool(stream));
+                self.put(&mut fields, &["model", "tools"], || texts(tools));
+                self.put(&mut fields, &["model", "media"], || Value::new_bool(media));
+                "model"
+            }
+            Particulars::Message { method, media } => {
+                self.put(&mut fields, &["message", "method"], || Value::new_string(method.to_owned()));
+                self.put(&mut fields, &["message", "media"], || Value::new_bool(media));
+                "message"
+            }
+        };
+        if self.reads.needs(&[name]) {
+            pairs.push((name.to_owned(), record(fields)?));
         }
         Ok(())
     }
@@ -152,6 +218,10 @@ impl Plan {
 
 fn record(fields: Vec<(String, Value)>) -> Result<Value, Misfit> {
     Value::new_record(fields).map_err(undecidable)
+}
+
+fn texts(of: &[Arc<str>]) -> Value {
+    Value::new_set(of.iter().map(|text| Value::new_string(text.to_string())))
 }
 
 fn undecidable(error: impl std::error::Error) -> Misfit {

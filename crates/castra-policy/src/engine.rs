@@ -227,6 +227,7 @@ impl Engine {
             reason: format!("{} could not be decided: {error}", attempt(request)),
             advice: "this is a fault of the gate and not of a policy; please report it".to_owned(),
             policy_set: self.policies.digest.clone(),
+            inspect: None,
         }
     }
 
@@ -291,6 +292,7 @@ impl Judgement<'_> {
             },
             advice: String::new(),
             policy_set: self.engine.policies.digest.clone(),
+            inspect: self.policies(&self.outcome.permits).filter_map(|policy| policy.inspect).max(),
         }
     }
 
@@ -442,7 +444,7 @@ impl Judgement<'_> {
 
     fn deny(&self, policies: Vec<Arc<str>>, reason: String, advice: String) -> Verdict {
         let policy_set = self.engine.policies.digest.clone();
-        Verdict { decision: Decision::Deny, policies, reason, advice, policy_set }
+        Verdict { decision: Decision::Deny, policies, reason, advice, policy_set, inspect: None }
     }
 }
 

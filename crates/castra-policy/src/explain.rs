@@ -208,6 +208,8 @@ pub(crate) fn resource_text(resource: &ResourceRef) -> String {
         ResourceRef::Resource { .. } => "resource",
         ResourceRef::Prompt { .. } => "prompt",
         ResourceRef::Server(_) => "server",
+        ResourceRef::Model(_) => "model",
+        ResourceRef::Peer(_) => "peer",
     };
     format!("{kind} {}", shortened(&format!("{:?}", resource.id())))
 }

@@ -27,7 +27,7 @@ mod tokens;
 mod types;
 
 pub use catalogue::{Catalogue, CatalogueServer, CatalogueTool};
-pub use context::DecisionRequest;
+pub use context::{DecisionRequest, Particulars};
 pub use engine::Engine;
 pub use explain::{ExplainedCondition, ExplainedPolicy, Explanation, PolicyOutcome};
 pub use policies::PolicySource;

@@ -14,6 +14,8 @@ pub(crate) struct Names {
     pub(crate) tool: EntityTypeName,
     pub(crate) resource: EntityTypeName,
     pub(crate) prompt: EntityTypeName,
+    pub(crate) model: EntityTypeName,
+    pub(crate) peer: EntityTypeName,
     action: EntityTypeName,
 }
 
@@ -26,6 +28,8 @@ impl Names {
             tool: EntityTypeName::from_str("Castra::Tool")?,
             resource: EntityTypeName::from_str("Castra::Resource")?,
             prompt: EntityTypeName::from_str("Castra::Prompt")?,
+            model: EntityTypeName::from_str("Castra::Model")?,
+            peer: EntityTypeName::from_str("Castra::Peer")?,
             action: EntityTypeName::from_str("Castra::Action")?,
         })
     }
@@ -52,6 +56,8 @@ impl Names {
             ResourceRef::Resource { .. } => &self.resource,
             ResourceRef::Prompt { .. } => &self.prompt,
             ResourceRef::Server(_) => &self.server,
+            ResourceRef::Model(_) => &self.model,
+            ResourceRef::Peer(_) => &self.peer,
         };
         uid(kind, &resource.id())
     }

@@ -8,7 +8,7 @@ use std::{
 
 use ahash::{AHashMap, AHashSet};
 use aws_lc_rs::digest::{Context as Hash, SHA256};
-use castra_core::{AgentName, Digest, GroupName, ServerName};
+use castra_core::{AgentName, Digest, GroupName, ModelName, PeerName, ServerName, StreamMode};
 use cedar_policy::{Effect, EntityUid, Policy, PolicyId, PolicySet, Schema, ValidationMode, Validator};
 
 use crate::{
@@ -49,6 +49,8 @@ pub(crate) struct Loaded {
     pub(crate) asks: bool,
     /// Entities that its conditions name.
     pub(crate) named: Box<[EntityUid]>,
+    /// How the answer to what it permits is to be inspected (`@inspect`).
+    pub(crate) inspect: Option<StreamMode>,
     bare: OnceLock<Policy>,
     /// Its conditions in parts, from the first time that somebody asks why.
     clauses: OnceLock<Box<[Clause]>>,
@@ -218,8 +220,17 @@ impl Policies {
             );
             return;
         }
+        let inspect = match annotation(&policy, "inspect").map(str::parse::<StreamMode>).transpose() {
+            Ok(mode) => mode,
+            Err(modes) => {
+                let problem = place.problem_near(mark, mark.offset, format!("@inspect: {modes}"));
+                errors.add(problem.of_policy(&id));
+                return;
+            }
+        };
         self.by_id.insert(id.clone(), self.list.len());
         self.list.push(Loaded {
+            inspect,
             policy: policy.new_id(PolicyId::new(&*id)),
             scope,
             reads,
@@ -454,14 +465,23 @@ fn unknown(uid: &EntityUid, known: &Known, names: &Names) -> Option<String> {
     } else if *kind == names.group {
         (!known.groups.contains(id)).then(|| format!("group {id:?}"))
     } else if *kind == names.server {
-        (!known.servers.contains(id)).then(|| format!("server {id:?}"))
+        (!known.servers.contains(id) && !is_local(id)).then(|| format!("server {id:?}"))
+    } else if *kind == names.model {
+        (!known.models.contains(id)).then(|| format!("model {id:?}"))
+    } else if *kind == names.peer {
+        (!known.peers.contains(id)).then(|| format!("peer {id:?}"))
     } else if *kind == names.tool {
-        (!known.tools.contains_key(id)).then(|| format!("tool {id:?}"))
+        // Nobody lists the tools that agents have of their own.
+        (!known.tools.contains_key(id) && !is_local(server())).then(|| format!("tool {id:?}"))
     } else if *kind == names.resource || *kind == names.prompt {
         (!known.servers.contains(server())).then(|| format!("server {:?}", server()))
     } else {
         None
     }
+}
+
+fn is_local(server: &str) -> bool {
+    server == ServerName::LOCAL
 }
 
 /// Names that are compared for one suggestion; more would make loading slow.
@@ -475,6 +495,10 @@ fn nearest(uid: &EntityUid, known: &Known, names: &Names) -> Option<String> {
         nearest_of(id, known.groups.iter().map(GroupName::as_str))
     } else if *kind == names.server {
         nearest_of(id, known.servers.iter().map(ServerName::as_str))
+    } else if *kind == names.model {
+        nearest_of(id, known.models.iter().map(ModelName::as_str))
+    } else if *kind == names.peer {
+        nearest_of(id, known.peers.iter().map(PeerName::as_str))
     } else if *kind == names.tool {
         nearest_of(id, known.tools.keys().map(String::as_str))
     } else {

@@ -53,6 +53,15 @@ namespace Castra {
     name: String,
   };
 
+  // A model route, under the name that agents use: `resource == Castra::Model::"assistant"`.
+  entity Model = {
+    name: String,
+  };
+  // Another agent, reached over A2A: `resource == Castra::Peer::"planner"`.
+  entity Peer = {
+    name: String,
+  };
+
   // When it happens, in UTC.
   type Time = {
     // Seconds since 1970.
@@ -80,6 +89,13 @@ namespace Castra {
     // 1: whoever holds the credential is believed; 2: possession of a key was proved.
     strength: Long,
   };
+  // On whose behalf the agent acts (RFC 8693, `act`).
+  type Delegation = {
+    // How many stand between the agent and its own authority: 0 when it acts for itself.
+    depth: Long,
+    // Their names, as the token has them: context.delegation.chain.contains("alice@example.org")
+    chain: Set<String>,
+  };
 "#;
 
 const ACTIONS: &str = r#"
@@ -99,6 +115,9 @@ const ACTIONS: &str = r#"
       revision: String,
       // The run that the agent named, if it did.
       run?: String,
+      delegation: Delegation,
+      // Kinds of what inspectors saw in it, such as "secret.aws-access-key".
+      findings: Set<String>,
       args: Arguments,
       call: Calls,
     },
@@ -115,6 +134,55 @@ const ACTIONS: &str = r#"
       era: String,
       revision: String,
       run?: String,
+      delegation: Delegation,
+      findings: Set<String>,
+    },
+  };
+  // A model is asked.
+  action "complete" appliesTo {
+    principal: [Agent],
+    resource: [Model],
+    context: {
+      time: Time,
+      source: Source,
+      auth: Auth,
+      // "openai" or "anthropic".
+      protocol: String,
+      run?: String,
+      delegation: Delegation,
+      findings: Set<String>,
+      model: {
+        // "chat", "responses", "messages", "embeddings" or "count-tokens".
+        kind: String,
+        // Whether the answer is asked for as a stream.
+        stream: Bool,
+        // The tools that the model may call, by name.
+        tools: Set<String>,
+        // Whether images, sound or files are in the request.
+        media: Bool,
+      },
+    },
+  };
+  // A peer is sent a message.
+  action "send" appliesTo {
+    principal: [Agent],
+    resource: [Peer],
+    context: {
+      time: Time,
+      source: Source,
+      auth: Auth,
+      // "a2a".
+      protocol: String,
+      revision: String,
+      run?: String,
+      delegation: Delegation,
+      findings: Set<String>,
+      message: {
+        // The operation in A2A's own words, such as "SendMessage" or "GetTask".
+        method: String,
+        // Whether files are in the message.
+        media: Bool,
+      },
     },
   };
 }

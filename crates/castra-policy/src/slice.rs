@@ -163,7 +163,7 @@ impl Materials<'_> {
     fn request(&self, ask: &Ask<'_>) -> Request {
         let server = match ask.resource {
             ResourceRef::Server(_) => None,
-            other => Some(self.names.server(other.server())),
+            other => other.server().map(|server| self.names.server(server)),
         };
         Request {
             principal: self.names.agent(ask.agent.name),
@@ -189,22 +189,23 @@ impl Materials<'_> {
                 entities.insert(uid.clone(), entity);
             }
         }
-        let server = ask.resource.server();
-        let server_uid = self.names.server(server);
-        let own = [
-            agent(&request.principal, request.groups.iter().cloned())?,
-            named(&server_uid, server.as_str())?,
-        ];
-        entities.extend(own.into_iter().map(|entity| (entity.uid(), entity)));
+        let uid = &request.resource;
         let resource = match ask.resource {
-            ResourceRef::Tool { name, .. } => {
-                Some(tool(&request.resource, &server_uid, name, ask.effect, ask.external)?)
+            ResourceRef::Tool { server, name } => {
+                tool(uid, &self.names.server(server), name, ask.effect, ask.external)?
             }
-            ResourceRef::Resource { uri, .. } => Some(offered(&request.resource, &server_uid, "uri", uri)?),
-            ResourceRef::Prompt { name, .. } => Some(offered(&request.resource, &server_uid, "name", name)?),
-            ResourceRef::Server(_) => None,
+            ResourceRef::Resource { server, uri } => offered(uid, &self.names.server(server), "uri", uri)?,
+            ResourceRef::Prompt { server, name } => offered(uid, &self.names.server(server), "name", name)?,
+            ResourceRef::Server(name) => named(uid, name.as_str())?,
+            ResourceRef::Model(name) => named(uid, name.as_str())?,
+            ResourceRef::Peer(name) => named(uid, name.as_str())?,
         };
-        entities.extend(resource.map(|entity| (entity.uid(), entity)));
+        let server = match (ask.resource.server(), &request.server) {
+            (Some(name), Some(uid)) => Some(named(uid, name.as_str())?),
+            _ => None,
+        };
+        let own = [agent(&request.principal, request.groups.iter().cloned())?, resource];
+        entities.extend(own.into_iter().chain(server).map(|entity| (entity.uid(), entity)));
         Entities::from_entities(entities.into_values(), None).map_err(|error| error.to_string())
     }
 
@@ -219,7 +220,10 @@ impl Materials<'_> {
             let Some(groups) = self.known.agents.get(id) else { return Ok(None) };
             return agent(uid, groups.iter().map(|group| self.names.group(group))).map(Some);
         }
-        if *kind == self.names.server && self.known.servers.contains(id) {
+        let is_known = (*kind == self.names.server && self.known.servers.contains(id))
+            || (*kind == self.names.model && self.known.models.contains(id))
+            || (*kind == self.names.peer && self.known.peers.contains(id));
+        if is_known {
             return named(uid, id).map(Some);
         }
         Ok(None)

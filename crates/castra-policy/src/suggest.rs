@@ -34,7 +34,10 @@ pub fn suggest(observations: impl IntoIterator<Item = Observation>) -> String {
     let mut groups: BTreeMap<Heading, BTreeMap<String, Seen>> = BTreeMap::new();
     let Ok(names) = Names::new() else { return String::new() };
     for observation in observations {
-        if !matches!(observation.operation, Operation::Call | Operation::Read) {
+        if !matches!(
+            observation.operation,
+            Operation::Call | Operation::Read | Operation::Complete | Operation::Send
+        ) {
             continue;
         }
         let seen = groups.entry(Heading::of(&observation)).or_default();
@@ -55,11 +58,12 @@ const TOP: &str = "\
 // be, and put the file among the policies. Everything that is not permitted is denied.
 ";
 
-/// One policy: what an agent does on one server, things that change apart from things that read.
+/// One policy: what an agent does on one server, things that change apart from things that read; the
+/// models that it asks; the peers that it speaks to.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Heading {
     agent: AgentName,
-    server: ServerName,
+    server: Option<ServerName>,
     operation: &'static str,
     kind: &'static str,
     changes: bool,
@@ -111,7 +115,7 @@ impl Heading {
         let kind = observation.resource.kind();
         Self {
             agent: observation.agent.clone(),
-            server: observation.resource.server().clone(),
+            server: observation.resource.server().cloned(),
             operation: observation.operation.as_str(),
             kind,
             changes: kind == "Tool" && observation.effect.changes(),
@@ -124,17 +128,25 @@ impl Heading {
         let title = match *kind {
             "Tool" => format!("tools {what}"),
             "Server" => "the server itself".to_owned(),
+            "Model" => "models".to_owned(),
+            "Peer" => "peers".to_owned(),
             kind => format!("{}s", kind.to_lowercase()),
         };
         let latest = seen.values().max_by_key(|seen| seen.last);
         let groups: Vec<_> = latest.iter().flat_map(|seen| &seen.groups).map(GroupName::as_str).collect();
         let member = if groups.is_empty() { String::new() } else { format!(" (in {})", groups.join(", ")) };
         let suffix = if *changes { "-changes" } else { "" };
-        let id = format!("{agent}-{server}-{operation}-{}{suffix}", kind.to_lowercase());
-        let reason = format!("agent {agent} was seen to use these {title} of server {server}");
+        let (id, of_server, heading) = match server {
+            Some(server) => {
+                (format!("{agent}-{server}"), format!(" of server {server}"), format!(", server {server}"))
+            }
+            None => (agent.to_string(), String::new(), String::new()),
+        };
+        let id = format!("{id}-{operation}-{}{suffix}", kind.to_lowercase());
+        let reason = format!("agent {agent} was seen to use these {title}{of_server}");
         let _ = write!(
             out,
-            "\n// Agent {agent}{member}, server {server}: {title}\n@id({})\n@reason({})\npermit (\n  \
+            "\n// Agent {agent}{member}{heading}: {title}\n@id({})\n@reason({})\npermit (\n  \
              principal == Castra::Agent::{},\n  action == Castra::Action::{},\n",
             quoted(&id),
             quoted(&reason),
@@ -145,11 +157,11 @@ impl Heading {
             let _ = write!(out, "  // {}\n  resource == {resource}\n);\n", one.comment());
             return;
         }
-        let _ = write!(
-            out,
-            "  resource is Castra::{kind} in Castra::Server::{}\n)\nwhen {{\n  [\n",
-            quoted(server.as_str())
-        );
+        let within = server
+            .as_ref()
+            .map(|s| format!(" in Castra::Server::{}", quoted(s.as_str())))
+            .unwrap_or_default();
+        let _ = write!(out, "  resource is Castra::{kind}{within}\n)\nwhen {{\n  [\n");
         for (resource, seen) in seen {
             let _ = writeln!(out, "    {resource}, // {}", seen.comment());
         }

@@ -4,12 +4,12 @@
 use std::{fmt, net::IpAddr, sync::Arc};
 
 use castra_core::{
-    AgentIdentity, AgentName, AuthMethod, Decision, Effect, GroupName, Operation, Protocol, ResourceRef,
-    RunId, ServerName, Timestamp,
+    AgentIdentity, AgentName, AuthMethod, Decision, Effect, GroupName, ModelName, Operation, PeerName,
+    Protocol, ResourceRef, RunId, ServerName, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{DecisionRequest, Engine};
+use crate::{DecisionRequest, Engine, Particulars};
 
 /// Runs the tests of a file. The format is that of this example; `agent`, `operation`, `resource`
 /// and `expect` are required:
@@ -19,8 +19,8 @@ use crate::{DecisionRequest, Engine};
 /// name = "the mailer cannot write at night"
 /// agent = "mailer"
 /// groups = ["builders"]
-/// operation = "call"                  # or "read"
-/// resource = 'Tool::"files/write"'    # or Resource::, Prompt::, Server::
+/// operation = "call"                  # or "read", "complete", "send"
+/// resource = 'Tool::"files/write"'    # or Resource::, Prompt::, Server::, Model::, Peer::
 /// effect = "write"                    # default: "act"
 /// external = false                    # default: true
 /// args = { path = "/srv/a.txt" }
@@ -29,6 +29,13 @@ use crate::{DecisionRequest, Engine};
 /// auth = "certificate"                # default: "token"
 /// revision = "2025-11-25"             # default: 2026-07-28
 /// run = "r1"
+/// delegation = ["alice"]              # on whose behalf, nearest first; default: nobody's
+/// findings = ["secret.aws-access-key"]
+/// kind = "messages"                   # of model API; default: "chat"
+/// stream = true                       # default: false
+/// tools = ["search"]                  # that the model may call
+/// media = true                        # images, sound or files; default: false
+/// method = "GetTask"                  # of A2A; default: "SendMessage"
 /// expect = "deny"
 /// policies = ["office-hours"]         # the ids that decide; not checked when absent
 /// ```
@@ -124,8 +131,50 @@ struct Test {
     auth: Option<AuthMethod>,
     revision: Option<String>,
     run: Option<String>,
+    #[serde(default)]
+    delegation: Vec<Arc<str>>,
+    #[serde(default)]
+    findings: Vec<Arc<str>>,
+    kind: Option<ModelKind>,
+    #[serde(default)]
+    stream: bool,
+    #[serde(default)]
+    tools: Vec<Arc<str>>,
+    #[serde(default)]
+    media: bool,
+    method: Option<String>,
     expect: Decision,
     policies: Option<Vec<String>>,
+}
+
+/// What is asked of a model, in the words of `context.model.kind`.
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "kebab-case")]
+enum ModelKind {
+    Chat,
+    Responses,
+    Messages,
+    Embeddings,
+    CountTokens,
+}
+
+impl ModelKind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Chat => "chat",
+            Self::Responses => "responses",
+            Self::Messages => "messages",
+            Self::Embeddings => "embeddings",
+            Self::CountTokens => "count-tokens",
+        }
+    }
+
+    fn protocol(self) -> Protocol {
+        match self {
+            Self::Messages | Self::CountTokens => Protocol::Anthropic,
+            Self::Chat | Self::Responses | Self::Embeddings => Protocol::OpenAi,
+        }
+    }
 }
 
 /// 2026-01-05T12:00:00Z, a Monday.
@@ -146,11 +195,13 @@ impl Test {
             external: self.external.unwrap_or(true),
             time: self.time.unwrap_or(Timestamp::from_secs(NOON)),
             source: self.source.unwrap_or(IpAddr::from([127, 0, 0, 1])),
-            protocol: Protocol::Mcp,
+            protocol: self.protocol(),
             revision,
             modern: revision >= MODERN,
             run: run.as_ref(),
             arguments: (self.operation == Operation::Call).then_some(&arguments),
+            findings: &self.findings,
+            particulars: self.particulars(),
         });
         let got: Vec<&str> = verdict.policies.iter().map(|id| &**id).collect();
         let mut meant = self.policies.clone();
@@ -168,6 +219,30 @@ impl Test {
         })
     }
 
+    fn protocol(&self) -> Protocol {
+        match self.operation {
+            Operation::Complete => self.kind.unwrap_or(ModelKind::Chat).protocol(),
+            Operation::Send => Protocol::A2a,
+            _ => Protocol::Mcp,
+        }
+    }
+
+    fn particulars(&self) -> Particulars<'_> {
+        match self.operation {
+            Operation::Complete => Particulars::Model {
+                kind: self.kind.unwrap_or(ModelKind::Chat).as_str(),
+                stream: self.stream,
+                tools: &self.tools,
+                media: self.media,
+            },
+            Operation::Send => Particulars::Message {
+                method: self.method.as_deref().unwrap_or("SendMessage"),
+                media: self.media,
+            },
+            _ => Particulars::None,
+        }
+    }
+
     fn identity(&self) -> AgentIdentity {
         AgentIdentity {
             name: self.agent.clone(),
@@ -176,6 +251,7 @@ impl Test {
             credential: "policy-test".into(),
             expires: None,
             scopes: Vec::new(),
+            delegation: self.delegation.clone(),
         }
     }
 }
@@ -199,12 +275,15 @@ impl<'de> Deserialize<'de> for Target {
 }
 
 fn target(text: &str) -> Result<ResourceRef, String> {
-    const FORM: &str = "write a resource as Tool::\"server/tool\", Resource::\"server/uri\", Prompt::\"server/name\" or Server::\"server\"";
+    const FORM: &str = "write a resource as Tool::\"server/tool\", Resource::\"server/uri\", Prompt::\"server/name\", Server::\"server\", Model::\"route\" or Peer::\"agent\"";
     let (kind, id) = text.strip_prefix("Castra::").unwrap_or(text).split_once("::").ok_or(FORM)?;
     let id = id.strip_prefix('"').and_then(|id| id.strip_suffix('"')).ok_or(FORM)?;
     let server = |name: &str| ServerName::new(name).map_err(|error| error.to_string());
-    if kind == "Server" {
-        return Ok(ResourceRef::Server(server(id)?));
+    match kind {
+        "Server" => return Ok(ResourceRef::Server(server(id)?)),
+        "Model" => return ModelName::new(id).map(ResourceRef::Model).map_err(|error| error.to_string()),
+        "Peer" => return PeerName::new(id).map(ResourceRef::Peer).map_err(|error| error.to_string()),
+        _ => {}
     }
     let (of, rest) = id.split_once('/').ok_or(FORM)?;
     let (server, name): (_, Arc<str>) = (server(of)?, rest.into());

@@ -54,6 +54,7 @@ pub(crate) fn catalogue(
     Ok(Catalogue {
         servers: servers.into_iter().map(|(name, tools)| CatalogueServer { name, tools }).collect(),
         agents: agents.into_iter().map(|row| (row.id, row.groups)).collect(),
+        ..Catalogue::default()
     })
 }
 
@@ -79,11 +80,14 @@ pub(crate) fn facts(catalogue: &Catalogue, server: &ServerName, tool: &str) -> (
 
 /// Reads a resource in the form that records have it: `Tool::"server/name"`.
 pub(crate) fn parse_resource(text: &str) -> Option<castra_core::ResourceRef> {
-    use castra_core::ResourceRef;
+    use castra_core::{ModelName, PeerName, ResourceRef};
     let (kind, quoted) = text.split_once("::")?;
     let id = unquoted(quoted)?;
-    if kind == "Server" {
-        return Some(ResourceRef::Server(ServerName::new(&id).ok()?));
+    match kind {
+        "Server" => return Some(ResourceRef::Server(ServerName::new(&id).ok()?)),
+        "Model" => return Some(ResourceRef::Model(ModelName::new(&id).ok()?)),
+        "Peer" => return Some(ResourceRef::Peer(PeerName::new(&id).ok()?)),
+        _ => {}
     }
     let (server, name) = id.split_once('/')?;
     let (server, name): (_, Arc<str>) = (ServerName::new(server).ok()?, name.into());

@@ -22,7 +22,7 @@ use crate::{
     gate::Gate,
     path::{self, Stopped},
     record::Permit,
-    understand::Action,
+    understand::{Action, Particulars},
 };
 
 /// An agent at an endpoint, for the time of one request.
@@ -232,6 +232,8 @@ impl Caller {
             external: target.external,
             request: target.request.clone(),
             arguments,
+            findings: Vec::new(),
+            particulars: Particulars::None,
         })
     }
 

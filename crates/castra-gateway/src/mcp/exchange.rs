@@ -39,7 +39,7 @@ use super::{
 };
 use crate::{
     catalogue::Server,
-    record::{Ending, Permit},
+    record::{Ending, Noted, Permit},
     upstream::{Answer, EventStream, Incoming, Outgoing, RequestId, ServerEra, UpstreamError, forwardable},
 };
 
@@ -561,6 +561,7 @@ impl Exchange {
                     code: Some(refusal.code.as_str()),
                     said: refusal.reason.as_bytes(),
                     upstream: self.started.elapsed(),
+                    noted: Noted::default(),
                 };
                 permit.conclude(&ending).await.ok()
             }
@@ -588,7 +589,13 @@ impl Exchange {
         let Some(purpose) = self.purpose.take() else { return };
         match purpose {
             Purpose::Act(permit) => {
-                let ending = Ending { status: ended, code: code.as_deref(), said: &body, upstream };
+                let ending = Ending {
+                    status: ended,
+                    code: code.as_deref(),
+                    said: &body,
+                    upstream,
+                    noted: Noted::default(),
+                };
                 match permit.conclude(&ending).await {
                     Ok(receipt) => {
                         self.out.push_back(Out::Final(Final { status, body, receipt: Some(receipt) }));

@@ -35,7 +35,7 @@ use crate::{
     decide::still_permits,
     gate::Gate,
     path::{self, Stopped},
-    record::{Ending, Permit},
+    record::{Ending, Noted, Permit},
     understand::Action,
     upstream::{Answer, EventStream, Incoming, Outgoing, RequestId, ServerEra, UpstreamError},
 };
@@ -335,7 +335,13 @@ impl Held {
     async fn conclude(self, status: Status, code: Option<RefusalCode>, said: &str) {
         for permit in self.permits {
             let code = code.map(RefusalCode::as_str);
-            let ending = Ending { status, code, said: said.as_bytes(), upstream: Duration::ZERO };
+            let ending = Ending {
+                status,
+                code,
+                said: said.as_bytes(),
+                upstream: Duration::ZERO,
+                noted: Noted::default(),
+            };
             if let Err(refusal) = permit.conclude(&ending).await {
                 tracing::error!(%refusal, "the end of a subscription could not be recorded");
             }

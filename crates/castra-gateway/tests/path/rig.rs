@@ -232,7 +232,7 @@ impl Rig {
         let log = Log::open(dir.path(), signer, options).unwrap();
         let metrics = Arc::new(Metrics::new("test"));
         let sources = [PolicySource { file: "test.cedar".into(), text: wish.policies.into() }];
-        let engine = Engine::load(&sources, &Catalogue { servers: vec![], agents: vec![] }).unwrap();
+        let engine = Engine::load(&sources, &Catalogue::default()).unwrap();
         let servers = wish.servers.into_iter().map(|(name, transport)| {
             let of_server = wish.effects.iter().filter_map(|(tool, effect)| {
                 let tool = tool.strip_prefix(name)?.strip_prefix('/')?;

@@ -148,8 +148,10 @@ fn hostile_schemas_are_bounded() {
             input_schema: json!({}),
         }))
         .collect();
-    let hostile =
-        Catalogue { servers: vec![CatalogueServer { name: "evil".parse().unwrap(), tools }], agents: vec![] };
+    let hostile = Catalogue {
+        servers: vec![CatalogueServer { name: "evil".parse().unwrap(), tools }],
+        ..Catalogue::default()
+    };
     let schema = schema_text(&hostile);
     assert!(schema.len() < 100_000, "{}", schema.len());
     assert!(schema.contains("\"l\"?: Set<Set<Long>>") && schema.contains("\"s\"?: String"), "{schema}");

@@ -111,7 +111,7 @@ fn entities(ask: &Ask) -> Entities {
     }
     if ask.resource.kind() != "Server" {
         let attrs = json!({"effect": ask.effect.as_str(), "external": ask.external});
-        add(ask.resource.kind(), ask.resource.server().as_str(), &own, attrs);
+        add(ask.resource.kind(), ask.resource.server().unwrap().as_str(), &own, attrs);
     }
     Entities::from_json_value(all.into(), None).unwrap()
 }
@@ -177,7 +177,7 @@ proptest! {
             prop_assert_eq!(ask.decide(&engine), first);
             prop_assert!(got.0 == Decision::Deny || ask.may_use(&engine));
             for operation in [None, Some(ask.operation())] {
-                let some = engine.may_use_some(&ask.agent, operation, ask.resource.server());
+                let some = engine.may_use_some(&ask.agent, operation, ask.resource.server().unwrap());
                 prop_assert!(got.0 == Decision::Deny || some, "{:?} {} in\n{}", operation, ask.resource, text);
             }
         }

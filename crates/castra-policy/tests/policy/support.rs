@@ -6,8 +6,8 @@ use castra_core::{
     AgentIdentity, AuthMethod, Effect, Operation, Protocol, ResourceRef, RunId, Timestamp, Verdict,
 };
 use castra_policy::{
-    Catalogue, CatalogueServer, CatalogueTool, DecisionRequest, Engine, Explanation, PolicyProblems,
-    PolicySource,
+    Catalogue, CatalogueServer, CatalogueTool, DecisionRequest, Engine, Explanation, Particulars,
+    PolicyProblems, PolicySource,
 };
 use serde_json::{Value, json};
 
@@ -62,6 +62,7 @@ pub(crate) fn catalogue() -> Catalogue {
             ("builder".parse().unwrap(), vec!["builders".parse().unwrap(), "office".parse().unwrap()]),
             ("stranger".parse().unwrap(), vec![]),
         ],
+        ..Catalogue::default()
     }
 }
 
@@ -78,6 +79,7 @@ pub(crate) fn agent(name: &str) -> AgentIdentity {
         credential: "t1".into(),
         expires: None,
         scopes: vec![],
+        delegation: Vec::new(),
     }
 }
 
@@ -158,6 +160,8 @@ impl Ask {
             modern: true,
             run: self.run.as_ref(),
             arguments: self.args.as_deref().map(str::as_bytes),
+            findings: &[],
+            particulars: Particulars::None,
         }
     }
 

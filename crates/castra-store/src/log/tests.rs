@@ -601,6 +601,9 @@ fn outcomes_are_checked_against_their_intents() {
         commit: Some(Digest([0; 32])),
         bytes: 0,
         micros: 0,
+        findings: Vec::new(),
+        inspection: None,
+        model: None,
     };
     log.append(Record::Outcome(outcome).encode().expect("encodes"), vec![]).expect("taken");
     drop(log);

@@ -1,6 +1,6 @@
 //! `castra policy`: check, test, explain and suggest policies.
 
-use std::{collections::BTreeMap, net::IpAddr, ops::ControlFlow, path::PathBuf};
+use std::{collections::BTreeMap, net::IpAddr, ops::ControlFlow, path::PathBuf, sync::Arc};
 
 use castra_core::{
     ActionId, AgentIdentity, AgentName, AuthMethod, Decision, Effect, GroupName, Operation, Protocol,
@@ -8,9 +8,10 @@ use castra_core::{
 };
 use castra_ledger::Record;
 use castra_policy::{
-    Catalogue, DecisionRequest, Engine, Observation, PolicyProblems, Problem, run_tests, suggest,
+    Catalogue, DecisionRequest, Engine, Observation, Particulars, PolicyProblems, Problem, run_tests, suggest,
 };
 use castra_store::{State, files};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::log::reader;
@@ -111,6 +112,43 @@ struct Question {
     revision: String,
     run: Option<RunId>,
     arguments: Option<Vec<u8>>,
+    protocol: Protocol,
+    findings: Vec<Arc<str>>,
+    particulars: Asked,
+}
+
+/// What an action of its kind had beside what all have, as the record keeps it.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Asked {
+    #[default]
+    None,
+    Model {
+        kind: String,
+        stream: bool,
+        tools: Vec<Arc<str>>,
+        media: bool,
+    },
+    Message {
+        method: String,
+        media: bool,
+    },
+}
+
+impl Asked {
+    fn for_policies(&self) -> Particulars<'_> {
+        const KINDS: [&str; 5] = ["chat", "responses", "messages", "embeddings", "count-tokens"];
+        match self {
+            Self::None => Particulars::None,
+            Self::Model { kind, stream, tools, media } => Particulars::Model {
+                kind: KINDS.into_iter().find(|known| known == kind).unwrap_or("chat"),
+                stream: *stream,
+                tools,
+                media: *media,
+            },
+            Self::Message { method, media } => Particulars::Message { method, media: *media },
+        }
+    }
 }
 
 impl Question {
@@ -123,11 +161,13 @@ impl Question {
             external: self.facts.1,
             time: self.time,
             source: self.source,
-            protocol: Protocol::Mcp,
+            protocol: self.protocol,
             revision: &self.revision,
             modern: is_modern(&self.revision),
             run: self.run.as_ref(),
             arguments: self.arguments.as_deref(),
+            findings: &self.findings,
+            particulars: self.particulars.for_policies(),
         }
     }
 }
@@ -177,6 +217,9 @@ fn described(
         revision: castra_protocol::mcp::Revision::LATEST.as_str().into(),
         run: None,
         arguments: args.args.as_ref().map(|text| text.clone().into_bytes()),
+        protocol: Protocol::Mcp,
+        findings: Vec::new(),
+        particulars: Asked::None,
     })
 }
 
@@ -188,6 +231,7 @@ fn identity(name: &AgentName, groups: Vec<GroupName>, method: AuthMethod, creden
         credential: credential.into(),
         expires: None,
         scopes: Vec::new(),
+        delegation: Vec::new(),
     }
 }
 
@@ -227,8 +271,14 @@ fn recorded(cx: &mut Context, catalogue: &Catalogue, action: ActionId) -> Result
     let external = said.get("external").and_then(Value::as_bool);
     let source = said.get("source").and_then(Value::as_str).and_then(|s| s.parse().ok());
     let arguments = said.pointer("/request/params/arguments").map(|a| a.to_string().into_bytes());
+    let mut agent =
+        identity(&intent.agent, groups(catalogue, &intent.agent), intent.auth, &intent.credential);
+    agent.delegation = kept(&said, "delegation");
     Ok(Question {
-        agent: identity(&intent.agent, groups(catalogue, &intent.agent), intent.auth, &intent.credential),
+        agent,
+        protocol: intent.protocol,
+        findings: kept(&said, "findings"),
+        particulars: kept(&said, "particulars"),
         operation: intent.operation,
         facts: (intent.effect, external.unwrap_or(true)),
         resource,
@@ -238,6 +288,11 @@ fn recorded(cx: &mut Context, catalogue: &Catalogue, action: ActionId) -> Result
         run: intent.run.as_deref().and_then(RunId::new),
         arguments,
     })
+}
+
+/// A part of what is kept beside an intent; empty where there was none.
+fn kept<T: Default + serde::de::DeserializeOwned>(said: &Value, name: &str) -> T {
+    said.get(name).cloned().and_then(|value| serde_json::from_value(value).ok()).unwrap_or_default()
 }
 
 fn suggest_from_log(mut cx: Context, wanted: &FilterArgs, output: Option<PathBuf>) -> Outcome {
