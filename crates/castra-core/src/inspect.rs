@@ -85,3 +85,21 @@ impl FromStr for StreamMode {
         }
     }
 }
+
+/// Inspects one text that comes in pieces, and gives out what may leave, masked.
+///
+/// How the text is cut into pieces does not matter: what all calls append, one after the other, is
+/// what the whole text in one `push` and a `finish` would give. What may still become a part of
+/// something is held back, never more than the inspector's window.
+pub trait TextScanner: Send {
+    /// Takes the next piece and appends to `out` what may leave now. If that is the piece itself, the
+    /// bytes that brought it can leave as they came.
+    fn push(&mut self, text: &str, out: &mut String);
+
+    /// The text is at its end: appends what was held back. Nothing is pushed afterwards.
+    fn finish(&mut self, out: &mut String);
+
+    /// The kinds of what was found so far, such as `secret.aws-access-key`, each once, in the order in
+    /// which they were first seen.
+    fn findings(&self) -> &[Arc<str>];
+}
