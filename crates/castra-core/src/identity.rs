@@ -62,8 +62,15 @@ pub struct AgentIdentity {
     /// Scopes that the credential is limited to; empty means no limit besides policy.
     pub scopes: Vec<Arc<str>>,
     /// On whose behalf it acts: the subject of the token and the actors in between, nearest first
-    /// (RFC 8693, section 4.1). Empty when it acts for itself.
+    /// (RFC 8693, section 4.1), so that the subject stands last. Empty when it acts for itself.
     pub delegation: Vec<Arc<str>>,
+}
+
+impl AgentIdentity {
+    /// The person (or whoever else is the subject) that it acts for in the end: the last of the chain.
+    pub fn person(&self) -> Option<&Arc<str>> {
+        self.delegation.last()
+    }
 }
 
 /// An authenticated person.

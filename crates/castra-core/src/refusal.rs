@@ -1,6 +1,6 @@
 //! Why an action did not happen, in a form that is recorded and shown alike.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -65,6 +65,8 @@ pub enum RefusalCode {
     LimitReached,
     /// Too many at once; later it may pass.
     Busy,
+    /// A budget or rate that covers it is used up.
+    OverBudget,
     /// Policy says no.
     Denied,
     /// It could not be decided, so it is denied.
@@ -98,6 +100,7 @@ impl RefusalCode {
             Self::NotAllowedHere => "not-allowed-here",
             Self::LimitReached => "limit-reached",
             Self::Busy => "busy",
+            Self::OverBudget => "over-budget",
             Self::Denied => "denied",
             Self::Undecided => "undecided",
             Self::Unrecorded => "unrecorded",
@@ -121,12 +124,14 @@ pub struct Refusal {
     pub reason: String,
     /// What the caller or operator can do; may be empty.
     pub advice: String,
+    /// After how long the same may pass, where that is known (RFC 9110, section 10.2.3, `Retry-After`).
+    pub retry_after: Option<Duration>,
 }
 
 impl Refusal {
     /// A refusal with its reason.
     pub fn new(step: Step, code: RefusalCode, reason: impl Into<String>) -> Self {
-        Self { step, code, reason: reason.into(), advice: String::new() }
+        Self { step, code, reason: reason.into(), advice: String::new(), retry_after: None }
     }
 
     /// Adds what to do about it.
@@ -134,6 +139,20 @@ impl Refusal {
     pub fn advise(mut self, advice: impl Into<String>) -> Self {
         self.advice = advice.into();
         self
+    }
+
+    /// Adds after how long the same may pass.
+    #[must_use]
+    pub fn retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
+    }
+
+    /// [`Self::retry_after`] in whole seconds, rounded up and at least one, as the header takes it.
+    pub fn retry_secs(&self) -> Option<u64> {
+        let wait = self.retry_after?;
+        let begun = u64::from(wait.subsec_nanos() > 0);
+        Some(wait.as_secs().saturating_add(begun).max(1))
     }
 }
 
@@ -148,3 +167,18 @@ impl fmt::Display for Refusal {
 }
 
 impl std::error::Error for Refusal {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_are_rounded_up_to_whole_seconds() {
+        let refusal = Refusal::new(Step::Decide, RefusalCode::OverBudget, "used up");
+        assert_eq!(refusal.retry_secs(), None);
+        for (millis, secs) in [(0, 1), (1, 1), (1000, 1), (1001, 2), (3_600_000, 3600)] {
+            let refusal = refusal.clone().retry_after(Duration::from_millis(millis));
+            assert_eq!(refusal.retry_secs(), Some(secs), "{millis} ms");
+        }
+    }
+}

@@ -83,6 +83,19 @@ impl Timestamp {
         (self.0.rem_euclid(DAY_US) / 60_000_000) as u16
     }
 
+    /// The first moment of its month in UTC.
+    pub fn start_of_month(self) -> Self {
+        let (year, month, _) = self.civil();
+        Self::from_secs(days_from_civil(year, month, 1).saturating_mul(86_400))
+    }
+
+    /// The first moment of the month after its own in UTC.
+    pub fn start_of_next_month(self) -> Self {
+        let (year, month, _) = self.civil();
+        let (year, month) = if month == 12 { (year + 1, 1) } else { (year, month + 1) };
+        Self::from_secs(days_from_civil(year, month, 1).saturating_mul(86_400))
+    }
+
     /// Reads RFC 3339 in UTC (`Z`), with up to six digits of fraction.
     pub fn parse(text: &str) -> Option<Self> {
         let (date, rest) = text.split_at_checked(10)?;
@@ -188,5 +201,19 @@ mod tests {
         }
         assert_eq!(Timestamp::from_secs(1_795_557_868).weekday(), Weekday::Tuesday);
         assert_eq!(Timestamp::from_secs(1_795_557_868).hour(), 22);
+    }
+
+    #[test]
+    fn months_begin_and_end() {
+        for (time, start, next) in [
+            ("2026-11-24T22:04:28Z", "2026-11-01T00:00:00Z", "2026-12-01T00:00:00Z"),
+            ("2026-12-31T23:59:59Z", "2026-12-01T00:00:00Z", "2027-01-01T00:00:00Z"),
+            ("2028-02-29T00:00:00Z", "2028-02-01T00:00:00Z", "2028-03-01T00:00:00Z"),
+            ("1969-12-01T00:00:00Z", "1969-12-01T00:00:00Z", "1970-01-01T00:00:00Z"),
+        ] {
+            let t = Timestamp::parse(time).unwrap();
+            assert_eq!(Some(t.start_of_month()), Timestamp::parse(start), "{time}");
+            assert_eq!(Some(t.start_of_next_month()), Timestamp::parse(next), "{time}");
+        }
     }
 }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use castra_core::Refusal;
 use futures_util::{Stream, StreamExt};
 use http::{
     HeaderValue, Response, StatusCode,
@@ -85,6 +86,16 @@ pub(crate) fn holding<T: Send + 'static>(response: Response<AnswerBody>, held: T
             let _ = &held;
         }))),
     })
+}
+
+/// Tells when a refused call may pass: `Retry-After` (RFC 9110, section 10.2.3) where the status is 429.
+pub(crate) fn retry_header(response: Response<AnswerBody>, refusal: &Refusal) -> Response<AnswerBody> {
+    match refusal.retry_secs() {
+        Some(secs) if response.status() == StatusCode::TOO_MANY_REQUESTS => {
+            with_header(response, "retry-after", &secs.to_string())
+        }
+        _ => response,
+    }
 }
 
 /// Adds a header whose value the gate made; a value that no header can hold is left out.

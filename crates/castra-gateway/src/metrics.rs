@@ -79,7 +79,7 @@ all!(OPERATIONS: Operation, Call Read Complete Send Infer Connect);
 all!(DECISIONS: Decided, Allow Deny Undecided);
 all!(OUTCOMES: Outcome, Answered Failed Refused Cancelled);
 all!(CODES: RefusalCode, Unauthenticated BadCredential InsufficientScope ForeignOrigin Malformed HeaderMismatch
-    UnsupportedVersion NotFound NotAllowedHere LimitReached Busy Denied Undecided Unrecorded UpstreamUnavailable
+    UnsupportedVersion NotFound NotAllowedHere LimitReached Busy OverBudget Denied Undecided Unrecorded UpstreamUnavailable
     UpstreamMisbehaved UpstreamTimeout Cancelled ShuttingDown);
 
 /// Everything that a gate counts. One per process, shared.

@@ -293,6 +293,7 @@ mod tests {
             credential: "x".into(),
             expires: None,
             scopes: vec![],
+            delegation: vec![],
         };
         assert!(check_scope(&identity, Operation::Call).is_ok());
         identity.scopes = vec!["openid".into(), "mcp:read".into()];

@@ -369,7 +369,7 @@ impl Door<'_> {
 fn refused(refusal: &Refusal, context: &RefusalContext<'_>) -> Response<AnswerBody> {
     let told = mcp::refusal(refusal, context);
     let status = StatusCode::from_u16(told.status).unwrap_or(StatusCode::BAD_REQUEST);
-    let response = answer::json(status, told.body);
+    let response = answer::retry_header(answer::json(status, told.body), refusal);
     match context.receipt {
         Some(receipt) => answer::with_header(response, RECEIPT, receipt),
         None => response,

@@ -59,6 +59,8 @@ pub mod code {
     pub const LIMIT_REACHED: i64 = 41301;
     /// Too many at once.
     pub const BUSY: i64 = 42901;
+    /// A budget or rate is used up.
+    pub const OVER_BUDGET: i64 = 42902;
     /// The caller took it back.
     pub const CANCELLED: i64 = 49901;
     /// The server could not be reached.
@@ -71,7 +73,8 @@ pub mod code {
     pub const UPSTREAM_TIMEOUT: i64 = 50401;
 }
 
-/// Key of `_meta` and of an error's `data` that holds a refusal: code, reason, advice, policies.
+/// Key of `_meta` and of an error's `data` that holds a refusal: code, reason, advice, policies, and
+/// after how many seconds it may pass, where that is known.
 pub const META_REFUSAL: &str = "castra.dev/refusal";
 /// Key of `_meta` and of an error's `data` that holds a receipt.
 pub const META_RECEIPT: &str = "castra.dev/receipt";
@@ -172,13 +175,13 @@ pub struct Answer {
 /// be read is HTTP 200, unless the specification asks for a status or the client's HTTP layer must see
 /// it (401, 403, 404 of a session, 413, 429, 503).
 pub fn refusal(refusal: &Refusal, context: &RefusalContext<'_>) -> Answer {
-    use RefusalCode::{Denied, Undecided, Unrecorded};
-    if let (Denied | Undecided | Unrecorded, "tools/call", Some(id)) =
+    use RefusalCode::{Denied, OverBudget, Undecided, Unrecorded};
+    if let (Denied | OverBudget | Undecided | Unrecorded, "tools/call", Some(id)) =
         (refusal.code, context.method, context.id)
     {
         return Answer { status: 200, body: result_response(id, &refused_call(refusal, context)) };
     }
-    let (status, code) = shape(refusal.code, context);
+    let (status, code) = shape(refusal, context);
     // Without an id the body may be lost to the client, so the status must tell.
     let status = if status == 200 && context.id.is_none() { bare_status(code) } else { status };
     let data = match code {
@@ -189,10 +192,10 @@ pub fn refusal(refusal: &Refusal, context: &RefusalContext<'_>) -> Answer {
     Answer { status, body }
 }
 
-fn shape(refusal: RefusalCode, context: &RefusalContext<'_>) -> (u16, i64) {
+fn shape(refusal: &Refusal, context: &RefusalContext<'_>) -> (u16, i64) {
     use RefusalCode::*;
     let modern = context.revision.is_some_and(|r| r.era() == Era::Modern);
-    match refusal {
+    match refusal.code {
         Unauthenticated => (401, code::UNAUTHENTICATED),
         BadCredential => (401, code::BAD_CREDENTIAL),
         InsufficientScope => (403, code::INSUFFICIENT_SCOPE),
@@ -213,6 +216,8 @@ fn shape(refusal: RefusalCode, context: &RefusalContext<'_>) -> (u16, i64) {
         NotAllowedHere => (context.status.unwrap_or(405), code::NOT_ALLOWED_HERE),
         LimitReached => (413, code::LIMIT_REACHED),
         Busy => (429, code::BUSY),
+        // 429 invites to try again, which helps only if there is a time when it may pass.
+        OverBudget => (if refusal.retry_after.is_some() { 429 } else { 200 }, code::OVER_BUDGET),
         Denied => (200, code::DENIED),
         Undecided => (200, code::UNDECIDED),
         Unrecorded => (200, code::UNRECORDED),
@@ -257,6 +262,10 @@ fn notes(refusal: &Refusal, context: &RefusalContext<'_>) -> String {
         quote(&refusal.advice),
         policies.join(",")
     );
+    if let Some(secs) = refusal.retry_secs() {
+        out.pop();
+        out.push_str(&format!(",\"retry_after_seconds\":{secs}}}"));
+    }
     if let Some(receipt) = context.receipt {
         out.push_str(&format!(",{}:{}", quote(META_RECEIPT), quote(receipt)));
     }
@@ -299,6 +308,26 @@ mod tests {
         assert_eq!(body["result"]["_meta"][META_RECEIPT], "r1");
         let legacy = RefusalContext { revision: Some(Revision::V2025_11_25), ..context };
         assert_eq!(answered(RefusalCode::Denied, &legacy).1["result"].get("resultType"), None);
+    }
+
+    #[test]
+    fn what_is_over_budget_says_when_it_may_pass() {
+        let refused = Refusal::new(Step::Decide, RefusalCode::OverBudget, "used up");
+        let in_time = refused.clone().retry_after(std::time::Duration::from_millis(59_001));
+        let context = |method| RefusalContext { id: Id::from_raw("1"), method, ..Default::default() };
+        for (refused, method, status, place) in [
+            (&in_time, "tools/call", 200, "/result/_meta"),
+            (&in_time, "prompts/get", 429, "/error/data"),
+            (&refused, "prompts/get", 200, "/error/data"),
+        ] {
+            let answer = refusal(refused, &context(method));
+            let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+            assert_eq!(answer.status, status, "{method}");
+            let told = &body.pointer(place).unwrap()[META_REFUSAL];
+            assert_eq!(told["code"], "over-budget");
+            let secs = told.get("retry_after_seconds").and_then(serde_json::Value::as_u64);
+            assert_eq!(secs, refused.retry_secs());
+        }
     }
 
     #[test]
