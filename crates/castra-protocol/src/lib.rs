@@ -7,4 +7,5 @@
 
 pub mod json;
 pub mod mcp;
+pub mod model;
 pub mod sse;

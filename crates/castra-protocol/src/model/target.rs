@@ -1,0 +1,60 @@
+//! What a request is prepared for, and what comes of it.
+
+use std::borrow::Cow;
+
+use super::{Api, Form};
+
+/// The version of a model route that a request is prepared for.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'t> {
+    /// What its provider speaks.
+    pub form: Form,
+    /// The provider's own name for the model.
+    pub model: &'t str,
+    /// Members of the provider's request that this version sets, name and raw JSON. They stand in
+    /// place of what the caller says.
+    pub params: &'t [(String, String)],
+    /// A system prompt that stands before the caller's own.
+    pub system: Option<&'t str>,
+    /// The only tools that callers may offer the model; None for any.
+    pub tools: Option<&'t [String]>,
+    /// The time of the request in seconds since 1970: OpenAI's answers carry it.
+    pub now: u64,
+}
+
+/// A request as it goes to the provider.
+#[derive(Debug, Clone)]
+pub struct Prepared<'a> {
+    /// The body; the caller's own bytes if nothing had to change.
+    pub body: Cow<'a, [u8]>,
+    /// Path below the provider's base URL, which ends with the version (`https://api.openai.com/v1`,
+    /// `https://api.anthropic.com/v1`, `https://generativelanguage.googleapis.com/v1beta`), without a
+    /// slash in front; for Gemini with the query that asks for a stream.
+    pub endpoint: Cow<'static, str>,
+    /// What the answer must be read with.
+    pub facts: RequestFacts,
+    /// Most tokens of the answer as the provider is told; None if it is not told.
+    pub max_output_tokens: Option<u64>,
+    /// Fields of the caller that say how to serve, not what to answer, and that the provider's form
+    /// does by its own means or not at all: hints for caches, and notes that another provider's model
+    /// made for itself. Empty when the provider speaks the caller's form.
+    pub set_aside: Vec<String>,
+}
+
+/// What of a request is needed to read, translate and refuse its answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestFacts {
+    /// What the caller speaks.
+    pub api: Api,
+    /// What the provider speaks.
+    pub form: Form,
+    /// The model as the caller named it.
+    pub model: String,
+    /// Whether the answer is streamed.
+    pub stream: bool,
+    /// Whether the caller wants the usage event of a chat stream. The provider is always asked for it,
+    /// so the stream engine leaves it out if this is false.
+    pub usage_asked: bool,
+    /// The time of the request in seconds since 1970.
+    pub created: u64,
+}
