@@ -72,6 +72,8 @@ fn started(program: &Path, config: &Path, folder: &Path) -> Result<(Child, Strin
     let mut child = Command::new(program)
         .args(["up", "--json", "--config"])
         .arg(config)
+        // What model routes send; nobody behind them is real.
+        .env("CASTRA_JUDGE_KEY", "judge")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(errors)

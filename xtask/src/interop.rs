@@ -33,7 +33,7 @@ const MODERN: &str = "2026-07-28";
 const POLICY: &str = "permit (principal == Castra::Agent::\"judge\", action, resource);\n";
 
 /// Longest time for one client with one server, in seconds (coreutils' `timeout`).
-const CLIENT_TIME_MAX: &str = "120";
+pub(crate) const CLIENT_TIME_MAX: &str = "120";
 
 /// What is installed and built for the run.
 struct Bench {
@@ -214,7 +214,8 @@ fn inspector(bench: &Bench, url: &str) -> Result<Tally, String> {
     Ok(tally)
 }
 
-fn checks(text: &str) -> Tally {
+/// Counts the lines that a client printed.
+pub(crate) fn checks(text: &str) -> Tally {
     let mut tally = Tally::default();
     for line in text.lines() {
         if line.starts_with("ok ") {

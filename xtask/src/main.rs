@@ -15,6 +15,7 @@ mod fuzz;
 mod generated;
 mod interop;
 mod layout;
+mod models;
 mod perf;
 mod run;
 mod tally;
@@ -35,6 +36,7 @@ usage: cargo xtask CHORE
   crash [--rounds N]   kill -9 under load, N rounds (default 200)
   conformance          the official MCP conformance suite, directly and through the gate
   interop [--quick]    other people's servers and clients through the gate
+  models               other people's clients of model APIs through the gate
   perf [ARGS]          eval/perf/run.sh: the gate beside the floors";
 
 fn main() -> ExitCode {
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         ["conformance"] => chores::report(conformance::run()),
         ["interop"] => chores::report(interop::run(interop::Extent::Full)),
         ["interop", "--quick"] => chores::report(interop::run(interop::Extent::Quick)),
+        ["models"] => chores::report(models::run()),
         ["perf", rest @ ..] => perf::run(rest),
         _ => Err(USAGE.to_owned()),
     };

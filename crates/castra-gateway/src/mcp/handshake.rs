@@ -92,7 +92,7 @@ async fn open(door: &Door<'_>, request: &Request<'_>) -> Result<(String, String)
             }
         }
     };
-    let new = NewSession { agent: &door.agent.name, scope: &door.scope, facts, hello, upstream };
+    let new = NewSession { agent: &door.agent, scope: &door.scope, facts, hello, upstream };
     let session = gate.sessions.open(gate, new).await?;
     Ok((session.id().to_owned(), result))
 }

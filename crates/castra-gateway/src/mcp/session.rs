@@ -10,7 +10,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use castra_core::{AgentName, Limits, Refusal, RefusalCode, RunId, ServerName, Step, Timestamp};
+use castra_core::{
+    AgentIdentity, AgentName, Limits, Refusal, RefusalCode, RunId, ServerName, Step, Timestamp,
+};
 use castra_ledger::EventKind;
 use castra_protocol::{
     mcp::{
@@ -46,7 +48,7 @@ const KEEP_ALIVE: std::time::Duration = std::time::Duration::from_secs(20);
 /// One session of one agent at one endpoint.
 pub(crate) struct Session {
     id: String,
-    agent: AgentName,
+    agent: Arc<AgentIdentity>,
     scope: Scope,
     revision: Revision,
     facts: RwLock<ClientFacts>,
@@ -119,7 +121,8 @@ impl Session {
         self.revision
     }
 
-    pub(crate) fn agent(&self) -> &AgentName {
+    /// Who opened it.
+    pub(crate) fn agent(&self) -> &AgentIdentity {
         &self.agent
     }
 
@@ -138,7 +141,7 @@ impl Session {
     /// Puts a message on the client's stream, if there is room.
     pub(crate) fn tell(&self, message: Bytes) {
         if self.outbox.try_send(message).is_err() {
-            tracing::debug!(agent = %self.agent, "a client does not read its stream; a message was dropped");
+            tracing::debug!(agent = %self.agent.name, "a client does not read its stream; a message was dropped");
         }
     }
 
@@ -234,7 +237,7 @@ impl Session {
                         };
                         // No call ends it: it stays until it is answered, or the session ends.
                         if let Some((asked, _)) = asked {
-                            let detail = format!("agent {} was asked {}", this.agent, question.method);
+                            let detail = format!("agent {} was asked {}", this.agent.name, question.method);
                             gate.recorder.event(EventKind::ClientAsked, Some(name.as_str()), &detail);
                             this.tell(asked);
                         } else {
@@ -297,7 +300,7 @@ impl Session {
         let id = reply.id.as_ref().map(|id| id.raw().to_owned()).unwrap_or_default();
         let question = self.questions.lock().remove(&id);
         if question.is_some() {
-            let detail = format!("agent {} answered a question with {} bytes", self.agent, body.len());
+            let detail = format!("agent {} answered a question with {} bytes", self.agent.name, body.len());
             gate.recorder.event(EventKind::ClientAnswered, None, &detail);
         }
         match question {
@@ -464,7 +467,7 @@ pub(crate) struct Sessions {
 
 /// A session that is to be.
 pub(crate) struct NewSession<'a> {
-    pub(crate) agent: &'a AgentName,
+    pub(crate) agent: &'a Arc<AgentIdentity>,
     pub(crate) scope: &'a Scope,
     pub(crate) facts: ClientFacts,
     pub(crate) hello: Bytes,
@@ -515,7 +518,7 @@ impl Sessions {
         }
         let pushed_out = {
             let mut sessions = self.sessions.write();
-            let of_agent = sessions.values().filter(|s| s.agent == session.agent);
+            let of_agent = sessions.values().filter(|s| s.agent.name == session.agent.name);
             let full = of_agent.clone().count() >= self.limits.sessions_per_agent_max;
             let oldest = of_agent.max_by_key(|s| s.idle_ms(now)).map(|s| s.id.clone());
             let pushed_out = if full { oldest.and_then(|id| sessions.remove(&id)) } else { None };
@@ -524,7 +527,7 @@ impl Sessions {
             pushed_out
         };
         if let Some(old) = pushed_out {
-            tracing::info!(agent = %old.agent, "an agent has too many sessions; the least used one ends");
+            tracing::info!(agent = %old.agent.name, "an agent has too many sessions; the least used one ends");
             old.close().await;
         }
         Ok(session)
@@ -539,7 +542,7 @@ impl Sessions {
         now: Timestamp,
     ) -> Option<Arc<Session>> {
         let sessions = self.sessions.read();
-        let session = sessions.get(id).filter(|s| s.agent == *agent && s.scope == *scope)?;
+        let session = sessions.get(id).filter(|s| s.agent.name == *agent && s.scope == *scope)?;
         session.used.store(now.millis(), Ordering::Relaxed);
         Some(session.clone())
     }
@@ -554,7 +557,7 @@ impl Sessions {
     }
 
     pub(crate) async fn close_of(&self, agent: &AgentName) {
-        self.close_where(|s| s.agent == *agent).await;
+        self.close_where(|s| s.agent.name == *agent).await;
     }
 
     pub(crate) async fn close_to(&self, server: &ServerName) {

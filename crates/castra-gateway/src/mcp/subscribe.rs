@@ -27,7 +27,7 @@ use super::{
     call::Caller,
     channel::{Channel, Unreached, standard_headers},
     session::Session,
-    target::Target,
+    target::{self, Target},
 };
 use crate::{
     answer::{self, AnswerBody, RECEIPT},
@@ -681,7 +681,11 @@ impl Follower {
             return Ok(());
         }
         let Some(session) = self.session.upgrade() else { return Ok(()) };
-        let (agent, facts) = (session.agent().clone(), session.facts());
+        // Asked each time that it connects: what may be used can change while the session lasts.
+        if !target::may_use_some(&self.gate, session.agent(), None, server.name()) {
+            return Ok(());
+        }
+        let (agent, facts) = (session.agent().name.clone(), session.facts());
         drop(session);
         let opened = open_stream(&self.gate, &agent, server, &facts, &self.filter).await?;
         let Source::Stream(events) = opened.source else { return Ok(()) };

@@ -197,3 +197,21 @@ async fn it_follows_a_server_to_its_new_place() {
     }
     rig.close_and_verify().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_legacy_session_follows_only_servers_of_which_its_agent_may_use_something() {
+    const ONE: &str = "permit (principal, action, resource in Castra::Server::\"mine\");";
+    let ((mine, _), (other, _)) = (servers::lively(Era::Modern).await, servers::lively(Era::Modern).await);
+    let servers = vec![("mine", mine.transport()), ("other", other.transport())];
+    let rig = Rig::start(Wish { servers, policies: ONE, ..Wish::default() }).await;
+    rig.learned("mine", servers::LIVELY).await;
+    rig.learned("other", servers::LIVELY).await;
+    let (session, _) = rig.initialize("/mcp", json!({})).await;
+    let _stream = rig.listen("/mcp", &session).await;
+    let listened = |server: &Server| server.requests().iter().any(|s| s.says(LISTEN));
+    eventually("the gate listens at the one", async || listened(&mine).then_some(())).await;
+    // Both were begun together, so the other would have been asked by now.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!listened(&other), "it listens at a server that the agent may not use");
+    rig.close_and_verify().await;
+}
