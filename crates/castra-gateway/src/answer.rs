@@ -6,7 +6,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use castra_core::Refusal;
+use castra_core::{Refusal, RefusalCode, Step};
+use castra_net::body::BodyError;
 use futures_util::{Stream, StreamExt};
 use http::{
     HeaderValue, Response, StatusCode,
@@ -108,4 +109,20 @@ pub(crate) fn with_header(
         response.headers_mut().insert(name, value);
     }
     response
+}
+
+/// How a body that could not be read is refused.
+pub(crate) fn body_refusal(error: &BodyError) -> (StatusCode, Refusal) {
+    let (status, code, advice) = match error {
+        BodyError::TooLarge { .. } => (
+            StatusCode::PAYLOAD_TOO_LARGE,
+            RefusalCode::LimitReached,
+            "Send less, or raise limits.body_bytes_max",
+        ),
+        BodyError::TooSlow { .. } => {
+            (StatusCode::REQUEST_TIMEOUT, RefusalCode::LimitReached, "Send the body faster")
+        }
+        BodyError::Broken { .. } => (StatusCode::BAD_REQUEST, RefusalCode::Malformed, ""),
+    };
+    (status, Refusal::new(Step::Listen, code, error.to_string()).advise(advice))
 }

@@ -1,7 +1,8 @@
 //! Step 2, identify: from credentials to an agent.
 //!
 //! A bearer token of Castra, a JWT of a configured issuer, or the client certificate of the
-//! connection. A certificate and a token together must name the same agent.
+//! connection. A certificate and a token together must name the same agent. Clients of Anthropic's
+//! API send their token as `x-api-key`, so that is read where models are asked.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,7 +10,13 @@ use castra_core::{AgentIdentity, Refusal, RefusalCode, Step, Timestamp};
 use castra_identity::{BadCredential, CacheKey, JwtError, PeerCertificate, TokenKind, jwt, token};
 use http::{HeaderMap, header::AUTHORIZATION};
 
-use crate::{gate::Gate, listen::Connection};
+use crate::{
+    gate::Gate,
+    listen::{Connection, single},
+};
+
+/// Where clients of Anthropic's API show their token.
+const API_KEY: &str = "x-api-key";
 
 /// How long a request waits for fresh keys when its JWT names one that is not known.
 const FRESH_KEYS_WAIT: Duration = Duration::from_secs(3);
@@ -20,12 +27,22 @@ pub(crate) struct Challenge {
     pub(crate) www_authenticate: String,
 }
 
-/// Says who asks, or why nobody is believed. `path` is the endpoint, the OAuth resource.
+/// What a credential is shown for.
+#[derive(Clone, Copy)]
+pub(crate) struct Endpoint<'p> {
+    /// The endpoint's path, by which the OAuth resource is named.
+    pub(crate) path: &'p str,
+    /// Whether a token may stand in `x-api-key`.
+    pub(crate) takes_api_key: bool,
+}
+
+/// Says who asks, or why nobody is believed.
 pub(crate) async fn identify(
     connection: &Connection,
     headers: &HeaderMap,
-    path: &str,
+    endpoint: Endpoint<'_>,
 ) -> Result<Arc<AgentIdentity>, Challenge> {
+    let Endpoint { path, takes_api_key } = endpoint;
     let gate = connection.gate();
     let now = gate.now();
     let certificate = match connection.certificate(now) {
@@ -33,17 +50,17 @@ pub(crate) async fn identify(
         Some(Ok(peer)) => Some(by_certificate(gate, peer, now).map_err(|why| challenge(gate, path, &why))?),
         Some(Err(why)) => return Err(challenge(gate, path, why)),
     };
-    let bearer = match bearer(headers) {
-        Ok(bearer) => bearer,
+    let token = match token_of(headers, takes_api_key) {
+        Ok(token) => token,
         Err(refusal) => {
             return Err(Challenge { refusal, www_authenticate: gate.resource().unauthenticated(path) });
         }
     };
-    let by_bearer = match bearer {
+    let of_token = match token {
         Some(text) => Some(by_token(gate, text, path, now).await.map_err(|why| challenge(gate, path, &why))?),
         None => None,
     };
-    match (certificate, by_bearer) {
+    match (certificate, of_token) {
         (Some(certificate), Some(token)) if certificate.name != token.name => {
             let reason = "the token names another agent than the client certificate";
             let refusal = Refusal::new(Step::Identify, RefusalCode::BadCredential, reason)
@@ -66,19 +83,34 @@ fn challenge(gate: &Gate, path: &str, why: &BadCredential) -> Challenge {
     Challenge { refusal: why.refusal(), www_authenticate: gate.resource().bad_credential(path, why) }
 }
 
-/// The bearer token, if there is exactly one.
+/// The token that is shown, if there is exactly one.
+fn token_of(headers: &HeaderMap, takes_api_key: bool) -> Result<Option<&str>, Refusal> {
+    let bearer = bearer(headers)?;
+    if !takes_api_key {
+        return Ok(bearer);
+    }
+    let key =
+        single(headers, API_KEY).map_err(|()| bad("more than one x-api-key header, or it is not ASCII"))?;
+    match (bearer, key.map(str::trim)) {
+        (Some(bearer), Some(key)) if bearer != key => {
+            Err(bad("Authorization and x-api-key hold different credentials").advise("Send one of them"))
+        }
+        (bearer, key) => Ok(bearer.or(key)),
+    }
+}
+
 fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
-    let mut values = headers.get_all(AUTHORIZATION).iter();
-    let Some(value) = values.next() else { return Ok(None) };
-    let malformed = |reason| Err(Refusal::new(Step::Identify, RefusalCode::BadCredential, reason));
-    if values.next().is_some() {
-        return malformed("more than one Authorization header");
+    let value = single(headers, AUTHORIZATION.as_str())
+        .map_err(|()| bad("more than one Authorization header, or it is not ASCII"))?;
+    match value.map(|value| value.split_once(' ')) {
+        None => Ok(None),
+        Some(Some((scheme, token))) if scheme.eq_ignore_ascii_case("bearer") => Ok(Some(token.trim())),
+        Some(_) => Err(bad("the Authorization header is not of the form \"Bearer TOKEN\"")),
     }
-    let Ok(text) = value.to_str() else { return malformed("the Authorization header is not ASCII") };
-    match text.split_once(' ') {
-        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(Some(token.trim())),
-        _ => malformed("the Authorization header is not of the form \"Bearer TOKEN\""),
-    }
+}
+
+fn bad(reason: &str) -> Refusal {
+    Refusal::new(Step::Identify, RefusalCode::BadCredential, reason)
 }
 
 fn by_certificate(

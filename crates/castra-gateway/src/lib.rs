@@ -17,6 +17,7 @@ mod mcp;
 pub mod metrics;
 pub mod path;
 mod record;
+mod run;
 mod standing;
 mod understand;
 pub mod upstream;

@@ -8,7 +8,7 @@ use castra_identity::{BadCredential, PeerCertificate, certificate, oauth::METADA
 use castra_net::listen::Peer;
 use http::{
     HeaderMap, Method, Request, Response, StatusCode,
-    header::{HOST, ORIGIN},
+    header::{CONTENT_TYPE, HOST, ORIGIN},
     request::Parts,
 };
 use hyper::body::Incoming;
@@ -16,7 +16,7 @@ use hyper::body::Incoming;
 use crate::{
     answer::{self, AnswerBody},
     gate::Gate,
-    identify::identify,
+    identify::{Endpoint, identify},
     mcp,
 };
 
@@ -60,25 +60,26 @@ impl Connection {
     /// Answers one request.
     pub async fn call(self: Arc<Self>, request: Request<Incoming>) -> Response<AnswerBody> {
         let (head, body) = request.into_parts();
+        let place = Place::of(&head);
         if let Err(refusal) = self.check_site(&head) {
             return self.refuse(StatusCode::FORBIDDEN, &refusal, None);
         }
-        let path = head.uri.path();
-        if let Some(resource) = path.strip_prefix(METADATA_PREFIX) {
-            return self.metadata(&head.method, resource);
+        if let Place::Metadata = place {
+            return self.metadata(&head);
         }
-        let Some(scope) = mcp::Scope::of(path) else {
-            let reason = format!("there is nothing at {}", path.chars().take(100).collect::<String>());
-            let refusal = Refusal::new(Step::Listen, RefusalCode::NotFound, reason)
-                .advise("Agents use /mcp or /mcp/SERVER");
+        if let Some(refusal) = place.nothing_there(head.uri.path()) {
             return self.refuse(StatusCode::NOT_FOUND, &refusal, None);
-        };
-        match identify(&self, &head.headers, path).await {
-            Ok(agent) => mcp::serve(&self, agent, scope, head, body).await,
+        }
+        let agent = match identify(&self, &head.headers, place.endpoint(&head)).await {
+            Ok(agent) => agent,
             Err(challenge) => {
                 let response = self.refuse(StatusCode::UNAUTHORIZED, &challenge.refusal, None);
-                answer::with_header(response, "www-authenticate", &challenge.www_authenticate)
+                return answer::with_header(response, "www-authenticate", &challenge.www_authenticate);
             }
+        };
+        match place {
+            Place::Mcp(scope) => mcp::serve(&self, agent, scope, head, body).await,
+            Place::Metadata | Place::Nothing => answer::empty(StatusCode::NOT_FOUND),
         }
     }
 
@@ -94,10 +95,11 @@ impl Connection {
     }
 
     /// RFC 9728: anybody may read how to authenticate here.
-    fn metadata(&self, method: &Method, resource: &str) -> Response<AnswerBody> {
-        if method != Method::GET {
+    fn metadata(&self, head: &Parts) -> Response<AnswerBody> {
+        if head.method != Method::GET {
             return answer::empty(StatusCode::METHOD_NOT_ALLOWED);
         }
+        let resource = head.uri.path().strip_prefix(METADATA_PREFIX).unwrap_or_default();
         let endpoint = if resource.is_empty() { "/mcp" } else { resource };
         if mcp::Scope::of(endpoint).is_none() {
             return answer::empty(StatusCode::NOT_FOUND);
@@ -124,6 +126,42 @@ impl Connection {
     }
 }
 
+/// Where a request knocks.
+enum Place {
+    /// MCP, below `/mcp`.
+    Mcp(mcp::Scope),
+    /// How to authenticate at the others.
+    Metadata,
+    Nothing,
+}
+
+impl Place {
+    fn of(head: &Parts) -> Self {
+        let path = head.uri.path();
+        if path.starts_with(METADATA_PREFIX) {
+            return Self::Metadata;
+        }
+        mcp::Scope::of(path).map_or(Self::Nothing, Self::Mcp)
+    }
+
+    /// The refusal of a path at which there is nothing.
+    fn nothing_there(&self, path: &str) -> Option<Refusal> {
+        if !matches!(self, Self::Nothing) {
+            return None;
+        }
+        let reason = format!("there is nothing at {}", path.chars().take(100).collect::<String>());
+        Some(
+            Refusal::new(Step::Listen, RefusalCode::NotFound, reason)
+                .advise("Agents use /mcp or /mcp/SERVER"),
+        )
+    }
+
+    /// For what a credential has to be good here.
+    fn endpoint<'h>(&self, head: &'h Parts) -> Endpoint<'h> {
+        Endpoint { path: head.uri.path(), takes_api_key: false }
+    }
+}
+
 /// The value of a header that may stand at most once; `Err` where it stands twice or is no text.
 pub(crate) fn single<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h str>, ()> {
     let mut values = headers.get_all(name).iter();
@@ -132,4 +170,12 @@ pub(crate) fn single<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'
         return Err(());
     }
     value.to_str().map(Some).map_err(|_| ())
+}
+
+/// Whether the body is declared as JSON.
+pub(crate) fn is_json(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).is_some_and(|value| {
+        let essence = value.split(';').next().unwrap_or_default().trim();
+        essence.eq_ignore_ascii_case("application/json")
+    })
 }

@@ -6,6 +6,8 @@
 //! |---|---|
 //! | `mcp:read` | lists, resources, prompts, completion |
 //! | `mcp:call` | tool calls |
+//! | `model:complete` | models: completions, embeddings, lists |
+//! | `a2a:send` | messages to peers |
 //!
 //! A scope only narrows: policy decides within it.
 
@@ -68,7 +70,7 @@ impl ResourceServer {
             resource: self.resource(path),
             resource_name: "Castra gate",
             authorization_servers: &self.authorization_servers,
-            scopes_supported: [scope_for(Operation::Read), scope_for(Operation::Call)],
+            scopes_supported: scopes_at(path),
             bearer_methods_supported: ["header"],
         };
         serde_json::to_string(&document).ok()
@@ -82,8 +84,7 @@ impl ResourceServer {
     /// `WWW-Authenticate` of 401 for a request without a credential. It carries no error code
     /// (RFC 6750 section 3.1), and the scopes that a client should ask for.
     pub fn unauthenticated(&self, path: &str) -> String {
-        let scope = format!("{} {}", scope_for(Operation::Read), scope_for(Operation::Call));
-        self.challenge(path, &[("scope", &scope)])
+        self.challenge(path, &[("scope", &scopes_at(path).join(" "))])
     }
 
     /// `WWW-Authenticate` of 401 for a credential that is not good.
@@ -133,7 +134,7 @@ struct Metadata<'a> {
     resource: String,
     resource_name: &'a str,
     authorization_servers: &'a [String],
-    scopes_supported: [&'a str; 2],
+    scopes_supported: Vec<&'a str>,
     bearer_methods_supported: [&'a str; 1],
 }
 
@@ -147,6 +148,18 @@ pub fn scope_for(operation: Operation) -> &'static str {
         Operation::Infer => "model:infer",
         Operation::Connect => "net:connect",
     }
+}
+
+/// The scopes that there is a use for at an endpoint, given its path.
+fn scopes_at(path: &str) -> Vec<&'static str> {
+    let below =
+        |root: &str| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    let operations: &[Operation] = match () {
+        () if below("/v1") => &[Operation::Complete],
+        () if below("/a2a") => &[Operation::Send],
+        () => &[Operation::Read, Operation::Call],
+    };
+    operations.iter().map(|operation| scope_for(*operation)).collect()
 }
 
 /// Whether a credential's scopes allow an operation at all.
@@ -236,6 +249,8 @@ mod tests {
         assert_eq!(below.resource("/mcp"), "https://x.example/castra/mcp");
         assert_eq!(below.metadata("/mcp"), None);
         assert_eq!(below.unauthenticated("/mcp"), "Bearer scope=\"mcp:read mcp:call\"");
+        assert_eq!(below.unauthenticated("/v1"), "Bearer scope=\"model:complete\"");
+        assert_eq!(below.unauthenticated("/a2a/planner"), "Bearer scope=\"a2a:send\"");
         for bad in ["gate.example", "ftp://x", "https://x/#a", "https://x?y", "https://a@b"] {
             assert!(ResourceServer::new(bad, vec![]).is_err(), "{bad}");
         }

@@ -25,11 +25,7 @@ use castra_protocol::mcp::{
     self, Era, Message, Missing, Opening, ParseLimits, RefusalContext, Request, Revision,
     headers::{self, ParamHeaders},
 };
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode,
-    header::{ACCEPT, CONTENT_TYPE},
-    request::Parts,
-};
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header::ACCEPT, request::Parts};
 use hyper::body::Incoming;
 
 use self::{
@@ -45,7 +41,7 @@ pub(crate) use self::{
 };
 use crate::{
     answer::{self, AnswerBody, RECEIPT},
-    listen::{Connection, single},
+    listen::{Connection, is_json, single},
 };
 
 const SESSION: &str = "mcp-session-id";
@@ -335,18 +331,8 @@ impl Door<'_> {
     }
 
     fn refuse_body(&self, error: &BodyError) -> Response<AnswerBody> {
-        let (status, code, advice) = match error {
-            BodyError::TooLarge { .. } => (
-                StatusCode::PAYLOAD_TOO_LARGE,
-                RefusalCode::LimitReached,
-                "Send less, or raise limits.body_bytes_max",
-            ),
-            BodyError::TooSlow { .. } => {
-                (StatusCode::REQUEST_TIMEOUT, RefusalCode::LimitReached, "Send the body faster")
-            }
-            BodyError::Broken { .. } => (StatusCode::BAD_REQUEST, RefusalCode::Malformed, ""),
-        };
-        self.refuse_http(status, &Refusal::new(Step::Listen, code, error.to_string()).advise(advice))
+        let (status, refusal) = answer::body_refusal(error);
+        self.refuse_http(status, &refusal)
     }
 
     /// Refuses before there is a message.
@@ -374,13 +360,6 @@ fn refused(refusal: &Refusal, context: &RefusalContext<'_>) -> Response<AnswerBo
         Some(receipt) => answer::with_header(response, RECEIPT, receipt),
         None => response,
     }
-}
-
-fn is_json(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).is_some_and(|value| {
-        let essence = value.split(';').next().unwrap_or_default().trim();
-        essence.eq_ignore_ascii_case("application/json")
-    })
 }
 
 fn context_of<'a>(message: &'a Message<'_>) -> RefusalContext<'a> {

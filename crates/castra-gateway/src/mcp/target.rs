@@ -12,7 +12,7 @@ use castra_protocol::mcp::{
 };
 
 use super::{Scope, call::Caller, list};
-use crate::{catalogue::Server, gate::Gate};
+use crate::{catalogue::Server, gate::Gate, run};
 
 /// What a request is directed at.
 pub(crate) struct Target {
@@ -185,32 +185,8 @@ impl Caller {
 
     /// The run that a request belongs to: named by the agent, else its trace, else its session.
     pub(crate) fn run(&self, request: &Request<'_>) -> Option<RunId> {
-        let header = |name: &str| self.headers.get(name).and_then(|v| v.to_str().ok());
-        header("castra-run")
-            .and_then(RunId::new)
-            .or_else(|| header("traceparent").and_then(trace_id))
-            .or_else(|| request.meta.traceparent.as_deref().and_then(trace_id))
+        run::named(&self.headers)
+            .or_else(|| request.meta.traceparent.as_deref().and_then(run::trace_id))
             .or_else(|| self.session().map(|s| s.run().clone()))
-    }
-}
-
-/// The trace id of a W3C `traceparent` (Trace Context, section 3.2).
-fn trace_id(traceparent: &str) -> Option<RunId> {
-    let id = traceparent.split('-').nth(1)?;
-    let good = id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()) && id.bytes().any(|b| b != b'0');
-    if good { RunId::new(id) } else { None }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_trace_names_a_run() {
-        let id = trace_id("00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01").unwrap();
-        assert_eq!(id.as_str(), "0af7651916cd43dd8448eb211c80319c");
-        for bad in ["", "00-0-1-2", "00-00000000000000000000000000000000-00f067aa0ba902b7-01", "x"] {
-            assert!(trace_id(bad).is_none(), "{bad}");
-        }
     }
 }

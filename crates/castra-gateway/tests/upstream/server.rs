@@ -21,6 +21,8 @@ use tokio::{
 #[derive(Debug, Clone)]
 pub(crate) struct Seen {
     pub(crate) method: String,
+    #[allow(dead_code)] // the tests of models use it
+    pub(crate) path: String,
     pub(crate) headers: BTreeMap<String, String>,
     pub(crate) body: String,
 }
@@ -143,7 +145,8 @@ async fn next_request(socket: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Se
         if let Some(end) = buffer.windows(4).position(|w| w == b"\r\n\r\n") {
             let head = String::from_utf8(buffer[..end].to_vec()).unwrap();
             let mut lines = head.split("\r\n");
-            let method = lines.next()?.split(' ').next()?.to_owned();
+            let mut words = lines.next()?.split(' ').map(str::to_owned);
+            let (method, path) = (words.next()?, words.next()?);
             let headers: BTreeMap<_, _> = lines
                 .filter_map(|line| line.split_once(": "))
                 .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
@@ -152,7 +155,7 @@ async fn next_request(socket: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Se
             if buffer.len() >= end + 4 + length {
                 let body = String::from_utf8(buffer[end + 4..end + 4 + length].to_vec()).unwrap();
                 buffer.drain(..end + 4 + length);
-                return Some(Seen { method, headers, body });
+                return Some(Seen { method, path, headers, body });
             }
         }
         let mut chunk = [0; 4096];
