@@ -22,6 +22,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    budget::Budgets,
     catalogue::{Server, ToolOverride},
     in_flight::InFlight,
     listen::Connection,
@@ -50,6 +51,8 @@ pub struct GateParts {
     pub clock: fn() -> Timestamp,
     /// Where figures go.
     pub metrics: Arc<Metrics>,
+    /// What agents may use.
+    pub budgets: Arc<Budgets>,
     /// Who is known, as of now.
     pub credentials: CredentialTable,
     /// The policies.
@@ -128,6 +131,7 @@ pub struct Gate {
     pub(crate) limits: Arc<Limits>,
     pub(crate) state: Arc<State>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) budgets: Arc<Budgets>,
     pub(crate) recorder: Arc<Recorder>,
     pub(crate) engine: ArcSwap<Engine>,
     pub(crate) credentials: ArcSwap<CredentialTable>,
@@ -187,6 +191,7 @@ impl Gate {
             limits: parts.limits,
             state: parts.state,
             metrics: parts.metrics,
+            budgets: parts.budgets,
             recorder,
             engine: ArcSwap::from_pointee(parts.engine),
             credentials: ArcSwap::from_pointee(parts.credentials),
@@ -209,6 +214,8 @@ impl Gate {
         });
         gate.replace_servers(parts.servers);
         gate.metrics.source(misbehaviour_of(Arc::downgrade(&gate)));
+        let budgets = gate.budgets.clone();
+        gate.metrics.source(move |page| budgets.show(page));
         tokio::spawn(housekeeping(Arc::downgrade(&gate), gate.closing.clone()));
         tokio::spawn(learning(Arc::downgrade(&gate), gate.closing.clone()));
         gate
@@ -242,6 +249,11 @@ impl Gate {
     /// Writes an event of the program that runs the gate into the log.
     pub fn record_event(&self, event: EventKind, subject: Option<&str>, detail: &str) {
         self.recorder.event(event, subject, detail);
+    }
+
+    /// What agents may use, and what of it is used.
+    pub fn budgets(&self) -> &Arc<Budgets> {
+        &self.budgets
     }
 
     /// The policies in force.

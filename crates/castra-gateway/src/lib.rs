@@ -7,6 +7,7 @@
 //! nothing that was not decided and recorded can reach a server.
 
 mod answer;
+pub mod budget;
 mod catalogue;
 mod decide;
 mod gate;

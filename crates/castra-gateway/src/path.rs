@@ -4,6 +4,7 @@
 //!  listen      Connection::call        host, origin, size, place
 //!  identify    identify::identify      token, certificate or JWT -> who
 //!  understand  mcp::serve              bytes -> Action
+//!  budget      Budgets::reserve        what it may use is set aside
 //!  decide      decide::decide          Action -> Decided
 //!  record      Recorder::intent        Decided -> Recorded -> Permit | Denied
 //!  act         mcp::Exchange           needs the Permit; speaks to the server, bridges eras
@@ -17,6 +18,7 @@
 use castra_core::Refusal;
 
 use crate::{
+    budget::BudgetAsk,
     decide::decide,
     gate::Gate,
     record::{Denied, Permit, Recorded},
@@ -35,6 +37,19 @@ impl From<Refusal> for Stopped {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(refusal)
     }
+}
+
+/// As [`admit`], for an action that counts as one request of every budget that covers it. The budgets are
+/// asked first; what is then not admitted has used nothing.
+pub(crate) async fn admit_one(gate: &Gate, action: Action) -> Result<Permit, Stopped> {
+    let agent = action.agent.clone();
+    let reservation = gate.budgets.reserve(&BudgetAsk::request(&agent)).await.map_err(Refusal::from)?;
+    let admitted = admit(gate, action).await;
+    match &admitted {
+        Ok(_) => reservation.spend_request(),
+        Err(_) => reservation.release(),
+    }
+    admitted
 }
 
 /// Takes an understood action through decision and record. What comes back is the only thing with

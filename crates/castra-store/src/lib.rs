@@ -15,6 +15,6 @@ mod state;
 pub use error::StoreError;
 pub use folder::{GateLock, KeyFiles, ServerCertificate, StateDir};
 pub use state::{
-    AgentDetail, AgentRow, CertificateRow, CredentialFollower, Enrolment, IssuedToken, SeenTool, State,
-    TokenRow, ToolRow,
+    AgentDetail, AgentRow, BudgetAmounts, BudgetRow, CertificateRow, CredentialFollower, Enrolment,
+    IssuedToken, SeenTool, State, TokenRow, ToolRow,
 };

@@ -1,7 +1,7 @@
 //! The program: command line, configuration, wiring.
 //!
 //! [`main`] reads the command line (`cli.rs`) and hands it to one file per command (`commands/`).
-//! `config/` is castra.toml, `manifest.rs` the tool manifests, `up.rs` the wiring of a running gate,
+//! `config/` is castra.toml, `manifest.rs` the tool manifests, `prices.rs` the price tables, `up.rs` the wiring of a running gate,
 //! `wrap/` the editing of clients' configurations. What a command says goes through `out.rs`, and
 //! nowhere else.
 
@@ -16,6 +16,7 @@ mod wrap;
 
 pub mod config;
 pub mod manifest;
+pub mod prices;
 
 use std::process::ExitCode;
 
@@ -44,6 +45,11 @@ pub mod fuzz {
     /// A tool manifest.
     pub fn manifest(text: &str) {
         let _ = crate::manifest::Manifest::parse(text);
+    }
+
+    /// A price table.
+    pub fn prices(text: &str) {
+        let _ = crate::prices::PriceTable::parse(text);
     }
 
     /// A client's JSON configuration.

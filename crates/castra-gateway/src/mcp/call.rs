@@ -126,7 +126,7 @@ impl Caller {
             Ok(action) => action,
             Err(refusal) => return self.refuse(&refusal, &self.context(request)),
         };
-        let admitted = path::admit(&self.gate, action).await;
+        let admitted = path::admit_one(&self.gate, action).await;
         self.look_again_for(&target, &admitted);
         match admitted {
             Ok(permit) => Exchange::act(self.clone(), request, target, permit).await.respond().await,

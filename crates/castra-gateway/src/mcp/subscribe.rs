@@ -286,7 +286,7 @@ impl Held {
             params: None,
         };
         let action = caller.action(request, &target)?;
-        self.permits.push(path::admit(&caller.gate, action.clone()).await?);
+        self.permits.push(path::admit_one(&caller.gate, action.clone()).await?);
         self.actions.push(action);
         Ok(())
     }

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use castra_core::{AgentName, Effect, Limits, PolicyMode, ServerName};
 use castra_gateway::{
     AllowedAsks, Gate, GateParts, ServerParts, ToolOverride,
+    budget::{Budgets, Settings},
     metrics::Metrics,
     upstream::{Transport, UpstreamConfig},
 };
@@ -57,6 +58,7 @@ pub(crate) struct Wish {
     /// Effects that the manifest states, as `server/tool`.
     pub(crate) effects: Vec<(&'static str, Effect)>,
     pub(crate) allow: AllowedAsks,
+    pub(crate) budgets: Settings,
     /// Agents besides `tester`.
     pub(crate) agents: Vec<&'static str>,
     /// Whether the gate listens with TLS and takes client certificates of the built-in CA.
@@ -73,6 +75,7 @@ impl Default for Wish {
             limits: Limits::default(),
             effects: Vec::new(),
             allow: AllowedAsks { sampling: true, elicitation: true, roots: true },
+            budgets: Settings::default(),
             agents: Vec::new(),
             tls: false,
             issuers: Vec::new(),
@@ -241,7 +244,9 @@ impl Rig {
             ServerParts { tools: of_server.collect(), allow: wish.allow, ..parts(name, transport, 1) }
         });
         let authorization_servers = wish.issuers.iter().map(|i| i.config().issuer.clone()).collect();
+        let budgets = Budgets::open(state.clone(), clock::now, wish.budgets).unwrap();
         let gate = Gate::new(GateParts {
+            budgets,
             limits: Arc::new(wish.limits.clone()),
             credentials: state.credential_table().unwrap(),
             state: state.clone(),

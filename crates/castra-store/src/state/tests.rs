@@ -247,3 +247,30 @@ fn processes_that_start_at_once_agree() {
     });
     assert!(seeds.windows(2).all(|pair| pair[0] == pair[1]));
 }
+
+#[test]
+fn what_is_spent_of_budgets_lasts() {
+    let place = Place::new();
+    let state = place.open();
+    let amounts = |n| BudgetAmounts { requests: n, tokens: n * 10, money: n * 100 };
+    let row = |budget: &str, of: Option<&str>, n| BudgetRow {
+        budget: budget.into(),
+        per: "day".into(),
+        agent: of.map(agent),
+        start: NOW,
+        spent: amounts(n),
+        held: amounts(1),
+        leased: amounts(n + 2),
+    };
+    let rows = [row("b", None, 1), row("b", Some("a"), 2), row("c", None, 3)];
+    state.store_budget_accounts(&rows, &[]).expect("written");
+    assert_eq!(place.open().budget_accounts().expect("read"), rows);
+    let most = BudgetAmounts { tokens: u64::MAX, ..amounts(9) };
+    let newer = BudgetRow { spent: most, start: NOW.plus_secs(9), ..row("b", None, 9) };
+    state.store_budget_accounts(&[newer], &rows[1..]).expect("written");
+    let read = place.open().budget_accounts().expect("read");
+    assert_eq!((read.len(), read[0].start, read[0].spent.requests), (1, NOW.plus_secs(9), 9));
+    assert_eq!(read[0].spent.tokens, i64::MAX as u64);
+    state.connection.lock().execute("UPDATE budget_accounts SET held_money = -1", []).expect("spoilt");
+    assert!(matches!(state.budget_accounts(), Err(StoreError::Corrupt { .. })));
+}

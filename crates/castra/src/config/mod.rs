@@ -4,6 +4,7 @@
 //! (`docs/reference/configuration.md`) and stand in the JSON Schema that editors check with;
 //! both are generated from here. `read.rs` is the one parser, `values.rs` the kinds of value.
 
+mod budgets;
 mod read;
 mod reference;
 mod values;
@@ -20,6 +21,7 @@ use castra_store::log::LogOptions;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
+pub use budgets::{Budget, Budgets, Money, Per, Quantity, UnknownPrice};
 pub use read::{ConfigError, Loaded, Problem};
 pub(crate) use read::{read_file, read_strictly};
 pub use reference::{json_schema, markdown};
@@ -41,12 +43,17 @@ pub struct Config {
     pub record: Record,
     /// Limits; reaching one is a refusal that is recorded.
     pub limits: LimitsTable,
+    /// What all budgets share.
+    pub budgets: Budgets,
     /// What Castra says about itself on standard error.
     pub log: Log,
     /// An MCP server that agents reach through the gate. One table per server.
     pub server: Vec<Server>,
     /// An OpenID Connect issuer whose JWTs are taken from agents. One table per issuer.
     pub issuer: Vec<Issuer>,
+    /// What may be used in a stretch of time, by whom and of which model. A call must fit every budget that covers
+    /// it. One table per budget.
+    pub budget: Vec<Budget>,
 }
 
 /// Where agents come in.
@@ -588,6 +595,7 @@ impl Config {
         join(&mut self.state.dir);
         join(&mut self.policy.dir);
         self.gate.client_ca.iter_mut().for_each(join);
+        self.budgets.prices.iter_mut().for_each(join);
         for tls in [&mut self.gate.tls, &mut self.console.tls] {
             if let Some(Tls::Files { cert, key }) = tls {
                 join(cert);

@@ -144,6 +144,12 @@ impl Config {
                 say(&["server", &i.to_string(), "name"], what);
             }
         }
+        for (i, budget) in self.budget.iter().enumerate() {
+            if self.budget.iter().take(i).any(|other| other.name == budget.name) {
+                let what = format!("another budget is called {} already: names are unique", budget.name);
+                say(&["budget", &i.to_string(), "name"], what);
+            }
+        }
         for (i, issuer) in self.issuer.iter().enumerate() {
             let place = i.to_string();
             if self.issuer.iter().take(i).any(|other| other.issuer == issuer.issuer) {

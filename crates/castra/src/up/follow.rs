@@ -188,10 +188,12 @@ impl Follower {
         let limits = self.loaded.config.limits.to_limits();
         let servers = server_parts(config, &limits, self.authority.certificate_pem())?;
         let sites = parts::gate_sites(config)?;
+        let budgets = parts::budgets(config)?;
         let issuers =
             (config.issuer != self.loaded.config.issuer).then(|| Issuers::new(&config.issuer)).transpose()?;
         self.gate.replace_servers(servers);
         self.gate.replace_sites(sites);
+        self.gate.budgets().replace(budgets);
         if let Some(issuers) = issuers {
             self.gate.replace_issuers(issuers.without_keys());
             self.issuers = issuers;
@@ -228,7 +230,8 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
 /// A stamp of every file that the configuration is made of, besides the policies.
 fn files_stamp(loaded: &Loaded) -> Stamp {
     let config = &loaded.config;
-    let mut files: Vec<PathBuf> = loaded.file.iter().chain(&config.gate.client_ca).cloned().collect();
+    let own = loaded.file.iter().chain(&config.gate.client_ca).chain(&config.budgets.prices);
+    let mut files: Vec<PathBuf> = own.cloned().collect();
     for tls in [config.gate.tls(), config.console.tls()] {
         if let Tls::Files { cert, key } = tls {
             files.extend([cert, key]);

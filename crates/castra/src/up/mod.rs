@@ -17,6 +17,7 @@ use castra_console::{Console, ConsoleConfig};
 use castra_core::PolicyMode;
 use castra_gateway::{
     Gate, GateParts,
+    budget::Budgets,
     metrics::{Metrics, Page},
 };
 use castra_ledger::{EventKind, Signer};
@@ -147,7 +148,9 @@ impl Running {
         let credentials = state.credential_table()?;
         let seen = credentials.version();
         let authority_pem = keys.authority.certificate_pem().to_owned();
+        let budgets = Budgets::open(state.clone(), clock::now, parts::budgets(config)?)?;
         let gate = Gate::new(GateParts {
+            budgets,
             limits: limits.clone(),
             state: state.clone(),
             log: log.clone(),
@@ -250,6 +253,9 @@ impl Running {
         let (_, _, cut) = tokio::join!(agents.drain(), people.drain(), gate.drain());
         if cut > 0 {
             tracing::warn!(cut, "calls were cut off");
+        }
+        if let Err(error) = gate.budgets().close().await {
+            tracing::error!(%error, "what was really spent of budgets could not be written; what was promised counts as spent");
         }
         gate.record_event(EventKind::Stop, None, "");
         let closed = tokio::task::spawn_blocking(move || log.close()).await;

@@ -10,6 +10,7 @@ use std::{
 use castra_core::{Limits, Timestamp};
 use castra_gateway::{
     AllowedAsks, ServerParts, ToolOverride,
+    budget::{Covers, Limit, Per, Rule, Settings, UnknownPrice},
     upstream::{Transport, UpstreamConfig},
 };
 use castra_host::Secret;
@@ -22,10 +23,10 @@ use castra_store::{StateDir, files};
 use http::{HeaderName, HeaderValue};
 
 use crate::{
-    config::{Allow, Config, Server, Text, Tls, Upstream, Url},
+    config::{self, Allow, Config, Server, Text, Tls, Upstream, Url},
     manifest::Manifest,
     out::Failure,
-    policies,
+    policies, prices,
 };
 
 /// Bytes of a file with a secret, certificate or key.
@@ -163,6 +164,43 @@ impl<'a> Clients<'a> {
         let config =
             ClientTlsConfig { roots_pem: vec![roots_pem], allow_tls12, ..ClientTlsConfig::default() };
         Ok(HttpClient::new(self.settings, &client_config(&config)?))
+    }
+}
+
+/// Budgets and prices as the gate takes them.
+pub(crate) fn budgets(config: &Config) -> Result<Settings, Failure> {
+    Ok(Settings {
+        rules: config.budget.iter().map(rule).collect(),
+        prices: prices::load(config.budgets.prices.as_deref())?,
+        unknown_price: match config.budgets.unknown_price {
+            config::UnknownPrice::Refuse => UnknownPrice::Refuse,
+            config::UnknownPrice::Allow => UnknownPrice::Allow,
+        },
+        output_default: config.budgets.output_tokens.0,
+    })
+}
+
+fn rule(budget: &config::Budget) -> Rule {
+    Rule {
+        name: budget.name.as_str().into(),
+        covers: Covers {
+            agent: budget.agent.clone(),
+            group: budget.group.clone(),
+            person: budget.person.as_deref().map(Into::into),
+            model: budget.model.clone(),
+        },
+        each: budget.each,
+        per: match budget.per {
+            config::Per::Minute => Per::Minute,
+            config::Per::Hour => Per::Hour,
+            config::Per::Day => Per::Day,
+            config::Per::Month => Per::Month,
+        },
+        limit: Limit {
+            requests: budget.requests.map(|n| n.0),
+            tokens: budget.tokens.map(|n| n.0),
+            money: budget.money.map(|n| n.0),
+        },
     }
 }
 
