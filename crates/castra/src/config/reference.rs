@@ -91,6 +91,7 @@ impl<'a> Reference<'a> {
                 _ => "integer".into(),
             },
             Some("boolean") => "boolean".into(),
+            Some("number") => "number".into(),
             _ => match (
                 schema.get("format").and_then(Value::as_str),
                 schema.get("pattern").and_then(Value::as_str),
