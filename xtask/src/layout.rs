@@ -36,6 +36,7 @@ const PLACES: &[Place] = &[
             "castra-policy",
             "castra-ledger",
             "castra-protect",
+            "castra-inspect",
             "castra-core",
         ],
     ),
@@ -56,6 +57,7 @@ const PLACES: &[Place] = &[
             "castra-policy",
             "castra-ledger",
             "castra-protect",
+            "castra-inspect",
             "castra-core",
         ],
     ),
@@ -69,6 +71,7 @@ const PLACES: &[Place] = &[
     place("castra-policy", 3, &["castra-core"]),
     place("castra-ledger", 3, &["castra-core"]),
     place("castra-protect", 3, &["castra-core"]),
+    place("castra-inspect", 3, &["castra-core"]),
     place("castra-core", 4, &[]),
 ];
 

@@ -18,7 +18,7 @@ pub use action::{ActionId, Effect, Operation, Protocol, ResourceRef, RunId};
 pub use decision::{Decision, PolicyMode, Verdict};
 pub use digest::Digest;
 pub use identity::{AgentIdentity, AuthMethod, AuthStrength, Caller, PersonIdentity};
-pub use inspect::{Finding, Severity, StreamMode};
+pub use inspect::{Finding, Severity, StreamMode, TextScanner};
 pub use limits::Limits;
 pub use names::{AgentName, GroupName, ModelName, NameError, PeerName, ServerName};
 pub use refusal::{Refusal, RefusalCode, Step};
