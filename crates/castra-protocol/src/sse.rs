@@ -238,6 +238,59 @@ impl Decoder {
     }
 }
 
+/// Finds where events end, so that an event can be forwarded as the bytes that brought it.
+///
+/// It looks for line ends only; what an event says, [`Decoder`] knows. Each byte is looked at once,
+/// however small the chunks are.
+#[derive(Debug, Default)]
+pub struct Cutter {
+    /// Bytes of the buffer that were looked at.
+    seen: usize,
+    /// Where the line that is looked at begins.
+    line: usize,
+    /// The last line ended with CR at the end of the buffer: a LF that follows belongs to it.
+    after_cr: bool,
+}
+
+impl Cutter {
+    /// The length of the first event in `buffer`, its blank line included; None if it has not ended. A
+    /// block of comments is an event too, as is a blank line alone. The caller takes what was found
+    /// off the front and calls again; otherwise `buffer` may only have grown.
+    pub fn cut(&mut self, buffer: &[u8]) -> Option<usize> {
+        loop {
+            let rest = buffer.get(self.seen..).unwrap_or_default();
+            if self.after_cr && !rest.is_empty() {
+                self.after_cr = false;
+                if rest.first() == Some(&b'\n') {
+                    self.seen += 1;
+                    self.line = self.seen;
+                    continue;
+                }
+            }
+            let Some(end) = memchr::memchr2(b'\r', b'\n', rest) else {
+                self.seen = buffer.len();
+                return None;
+            };
+            let end = self.seen + end;
+            let blank = end == self.line;
+            self.seen = match buffer.get(end..) {
+                Some([b'\r', b'\n', ..]) => end + 2,
+                Some([b'\r']) => {
+                    self.after_cr = true;
+                    end + 1
+                }
+                _ => end + 1,
+            };
+            self.line = self.seen;
+            if blank {
+                let length = self.seen;
+                (self.seen, self.line) = (0, 0);
+                return Some(length);
+            }
+        }
+    }
+}
+
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// Writes one event. A line break in `event` or `id` ends them there, so that neither can forge a
@@ -361,6 +414,38 @@ mod tests {
             }
             chunks.push(&stream[from..]);
             prop_assert_eq!(decode(&chunks, max), decode(&[&stream], max));
+        }
+
+        #[test]
+        fn events_that_were_cut_are_the_events_of_the_stream(
+            stream in stream(), cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
+        ) {
+            let mut cuts: Vec<usize> = cuts.iter().map(|i| i.index(stream.len() + 1)).collect();
+            cuts.sort_unstable();
+            cuts.push(stream.len());
+            let (mut cutter, mut buffer, mut raws, mut from) = (Cutter::default(), Vec::new(), Vec::new(), 0);
+            for cut in cuts {
+                buffer.extend_from_slice(&stream[from..cut]);
+                from = cut;
+                while let Some(length) = cutter.cut(&buffer) {
+                    raws.push(buffer.drain(..length).collect::<Vec<u8>>());
+                }
+            }
+            prop_assert_eq!(cutter.cut(&buffer), None);
+            let mut each = Decoder::new(999);
+            let mut counts = Vec::new();
+            let mut events = Vec::new();
+            for raw in &raws {
+                let before = events.len();
+                let fed = each.feed(raw, |e| events.push(e.data.to_string()));
+                counts.push(events.len() - before);
+                if fed.is_err() {
+                    break;
+                }
+            }
+            let whole: Vec<_> = decode(&[&stream], 999).0.into_iter().map(|e| e.1).collect();
+            prop_assert_eq!(events, whole);
+            prop_assert!(counts.iter().all(|n| *n <= 1), "{counts:?}");
         }
 
         #[test]

@@ -10,6 +10,7 @@
 mod error;
 mod request;
 mod stop;
+pub mod stream;
 mod target;
 mod usage;
 mod whole;
