@@ -6,8 +6,10 @@
 //! Fetching key sets is the business of castra-net; remembering results that of `IdentityCache`.
 
 mod claims;
+mod delegation;
 mod keys;
 mod metadata;
+mod mint;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -17,8 +19,10 @@ use serde::{Deserialize, Serialize};
 
 use self::claims::Claims;
 pub use self::{
+    delegation::ACTORS_MAX,
     keys::{Algorithm, Jwks, JwksError},
     metadata::{MetadataError, discovery_urls, jwks_url},
+    mint::{MintError, Minter},
 };
 
 /// Longest token that is looked at. Tokens with many groups reach 6 KiB; the header limit of the
@@ -40,7 +44,7 @@ pub struct IssuerConfig {
     /// Algorithms that count.
     #[serde(default = "Algorithm::defaults")]
     pub algorithms: Vec<Algorithm>,
-    /// The claim that names the agent.
+    /// The claim that names the agent. Not looked at in tokens with `act`, which names it then.
     #[serde(default = "default_agent_claim")]
     pub agent_claim: String,
     /// Names of agents by the value of that claim; a value that is not listed is the name itself.
@@ -144,6 +148,8 @@ pub struct VerifiedJwt {
     pub expires: Timestamp,
     /// Whether the agent must be registered.
     pub unknown_agents: UnknownAgents,
+    /// On whose behalf it acts (`act`, RFC 8693): who asked it, nearest first; the subject stands last.
+    pub delegation: Vec<Arc<str>>,
 }
 
 /// Why a token does not count.
@@ -231,13 +237,15 @@ pub fn verify(token: &str, issuer: &Issuer, resource: &str, now: Timestamp) -> R
     claims.check_issuer(config)?;
     claims.check_audience(config, resource)?;
     let expires = claims.check_times(config, now)?;
+    let (agent, delegation) = claims.agent(config)?;
     Ok(VerifiedJwt {
-        agent: claims.agent(config)?,
+        agent,
         groups: claims.groups(config)?,
         scopes: claims.scopes(config)?,
         credential: claims.credential(config),
         expires,
         unknown_agents: config.unknown_agents,
+        delegation,
     })
 }
 

@@ -19,7 +19,7 @@ pub use certificate::{
     Authority, CertificateError, IssuedCertificate, NameRule, PeerCertificate, TrustDomain,
 };
 pub use error::BadCredential;
-pub use jwt::{Issuer, IssuerConfig, Jwks, JwtError, UnknownAgents, VerifiedJwt};
+pub use jwt::{Issuer, IssuerConfig, Jwks, JwtError, Minter, UnknownAgents, VerifiedJwt};
 pub use oauth::ResourceServer;
 pub use origin::SiteRules;
 pub use table::{AgentEntry, AgentState, CertificateEntry, CredentialTable, TokenEntry, TokenOwner};

@@ -216,7 +216,7 @@ impl CredentialTable {
             credential: verified.credential.clone(),
             expires: Some(verified.expires),
             scopes: verified.scopes.clone(),
-            delegation: Vec::new(),
+            delegation: verified.delegation.clone(),
         }))
     }
 

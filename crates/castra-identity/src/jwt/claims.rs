@@ -9,7 +9,7 @@ use serde::{
 };
 use serde_json::{Map, Value};
 
-use super::{IssuerConfig, JwtError, shown, unreadable};
+use super::{IssuerConfig, JwtError, delegation, shown, unreadable};
 use crate::oauth::covers;
 
 /// Most groups or scopes of one token.
@@ -64,14 +64,15 @@ impl Claims {
         Ok(expires)
     }
 
-    pub(super) fn agent(&self, config: &IssuerConfig) -> Result<AgentName, JwtError> {
-        let value = self.text(&config.agent_claim)?;
-        match config.agents.get(value) {
-            Some(name) => Ok(name.clone()),
-            None => AgentName::new(value).map_err(|e| JwtError::AgentName {
-                claim: config.agent_claim.clone(),
-                reason: e.to_string(),
-            }),
+    /// The agent, and on whose behalf it acts. In a token with `act` (RFC 8693) that claim names the
+    /// agent, whatever [`IssuerConfig::agent_claim`] says: the other claims are of the subject.
+    pub(super) fn agent(&self, config: &IssuerConfig) -> Result<(AgentName, Vec<Arc<str>>), JwtError> {
+        match self.0.get("act") {
+            None => Ok((named(config, &config.agent_claim, self.text(&config.agent_claim)?)?, Vec::new())),
+            Some(act) => {
+                let delegation = delegation::read(act, self.text("sub")?, &config.issuer)?;
+                Ok((named(config, "act.sub", &delegation.actor)?, delegation.chain))
+            }
         }
     }
 
@@ -187,7 +188,16 @@ impl<'de> Deserialize<'de> for Claims {
     }
 }
 
-fn claim(name: &str, expected: &'static str) -> JwtError {
+/// The agent that a value of a claim means.
+fn named(config: &IssuerConfig, claim: &str, value: &str) -> Result<AgentName, JwtError> {
+    match config.agents.get(value) {
+        Some(name) => Ok(name.clone()),
+        None => AgentName::new(value)
+            .map_err(|e| JwtError::AgentName { claim: claim.to_owned(), reason: e.to_string() }),
+    }
+}
+
+pub(super) fn claim(name: &str, expected: &'static str) -> JwtError {
     JwtError::Claim { claim: name.to_owned(), expected }
 }
 

@@ -4,7 +4,11 @@ use aws_lc_rs::signature::{
     self, ParsedPublicKey, RsaParameters, RsaPublicKeyComponents, VerificationAlgorithm,
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use rustls_pki_types::{SubjectPublicKeyInfoDer, pem::PemObject};
 use serde::{Deserialize, Serialize};
+use x509_parser::{
+    oid_registry::OID_SIG_ED25519, prelude::FromDer, public_key::PublicKey, x509::SubjectPublicKeyInfo,
+};
 
 /// A signature algorithm (RFC 7518 section 3.1, RFC 8037). Symmetric ones and `none` are not
 /// among them, so nothing can choose them.
@@ -142,6 +146,41 @@ impl Jwks {
         self.keys.is_empty()
     }
 
+    /// Reads public keys in PEM (`BEGIN PUBLIC KEY`, RFC 5280 SubjectPublicKeyInfo). They have no id, so
+    /// that a signature may name any.
+    ///
+    /// # Errors
+    /// When there is none that verifies signatures.
+    pub fn from_pem(pem: &[u8]) -> Result<Self, JwksError> {
+        let unreadable = |reason: String| JwksError::Unreadable { reason };
+        let mut keys = Vec::new();
+        let mut found = 0;
+        for item in SubjectPublicKeyInfoDer::pem_slice_iter(pem) {
+            let der = item.map_err(|e| unreadable(format!("not PEM: {e}")))?;
+            found += 1;
+            if found > Self::KEYS_MAX {
+                return Err(JwksError::TooMany { found, max: Self::KEYS_MAX });
+            }
+            keys.extend(of_info(der.as_ref()));
+        }
+        if keys.is_empty() { Err(JwksError::NoneUsable { found }) } else { Ok(Self { keys: keys.into() }) }
+    }
+
+    /// Whether a signature is of one of these keys. A key without an id is tried whatever `key_id` is;
+    /// an algorithm that is not known here verifies nothing.
+    pub fn verifies(&self, key_id: Option<&str>, algorithm: &str, signed: &[u8], signature: &[u8]) -> bool {
+        let Some(algorithm) = Algorithm::from_name(algorithm) else { return false };
+        let named = |key: &&Key| key_id.is_none() || key.id.is_none() || key.id.as_deref() == key_id;
+        let mut fitting = self.keys.iter().filter(named).filter(|key| key.fits(algorithm));
+        fitting.any(|key| key.verify(algorithm, signed, signature))
+    }
+
+    /// These keys and those.
+    #[must_use]
+    pub fn with(&self, other: &Self) -> Self {
+        Self { keys: self.keys.iter().chain(&*other.keys).cloned().collect() }
+    }
+
     /// Verifies a signature under the key with this id, or, for a token that names none, under the
     /// only key that fits the algorithm. Several keys without a way to choose are no choice.
     pub(super) fn verify(
@@ -161,7 +200,7 @@ impl Jwks {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Key {
     id: Option<String>,
     /// The only algorithm that the issuer allows for it, if it says so.
@@ -169,7 +208,7 @@ struct Key {
     material: Material,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Material {
     Rsa(RsaPublicKeyComponents<Vec<u8>>),
     /// A curve has one algorithm.
@@ -226,7 +265,7 @@ fn usable(jwk: Jwk) -> Option<Key> {
         None => None,
     };
     let material = match (jwk.kty.as_str(), jwk.crv.as_deref()) {
-        ("RSA", _) => rsa(&jwk)?,
+        ("RSA", _) => rsa(bytes(jwk.n.as_deref()?)?, bytes(jwk.e.as_deref()?)?)?,
         ("EC", Some("P-256")) => curve(&jwk, Algorithm::Es256, 32, &signature::ECDSA_P256_SHA256_FIXED)?,
         ("EC", Some("P-384")) => curve(&jwk, Algorithm::Es384, 48, &signature::ECDSA_P384_SHA384_FIXED)?,
         ("OKP", Some("Ed25519")) => {
@@ -239,9 +278,30 @@ fn usable(jwk: Jwk) -> Option<Key> {
     Some(Key { id: jwk.kid, pinned, material })
 }
 
-fn rsa(jwk: &Jwk) -> Option<Material> {
-    let (n, e) =
-        (without_leading_zeros(bytes(jwk.n.as_deref()?)?), without_leading_zeros(bytes(jwk.e.as_deref()?)?));
+/// The key of a SubjectPublicKeyInfo, if it verifies signatures.
+fn of_info(der: &[u8]) -> Option<Key> {
+    let (_, info) = SubjectPublicKeyInfo::from_der(der).ok()?;
+    let point = &*info.subject_public_key.data;
+    let on_curve = |algorithm, parameters: &'static dyn VerificationAlgorithm| {
+        let key = ParsedPublicKey::new(parameters, point).ok()?;
+        Some(Material::Curve(algorithm, key))
+    };
+    let material = match info.parsed().ok()? {
+        PublicKey::RSA(key) => rsa(key.modulus.to_vec(), key.exponent.to_vec())?,
+        PublicKey::EC(_) if point.len() == 65 => {
+            on_curve(Algorithm::Es256, &signature::ECDSA_P256_SHA256_FIXED)?
+        }
+        PublicKey::EC(_) if point.len() == 97 => {
+            on_curve(Algorithm::Es384, &signature::ECDSA_P384_SHA384_FIXED)?
+        }
+        _ if info.algorithm.algorithm == OID_SIG_ED25519 => on_curve(Algorithm::EdDsa, &signature::ED25519)?,
+        _ => return None,
+    };
+    Some(Key { id: None, pinned: None, material })
+}
+
+fn rsa(n: Vec<u8>, e: Vec<u8>) -> Option<Material> {
+    let (n, e) = (without_leading_zeros(n), without_leading_zeros(e));
     // 2048 to 8192 bits, as the verification demands too; here so that a short key is "not usable"
     // rather than a wrong signature.
     let bits = n.len().checked_mul(8)?.checked_sub(n.first()?.leading_zeros() as usize)?;

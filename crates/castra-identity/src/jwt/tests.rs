@@ -349,3 +349,35 @@ proptest! {
         let _ = Claims::parse(text.as_bytes());
     }
 }
+
+/// SubjectPublicKeyInfo of the signer's key, in PEM.
+fn pem(signer: &Signer) -> Vec<u8> {
+    use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
+    let der: PublicKeyX509Der<'_> = match signer {
+        Signer::Ec(key, _) => key.public_key().as_der().expect("DER"),
+        Signer::Ed(key) => key.public_key().as_der().expect("DER"),
+        Signer::Rsa(key) => key.public_key().as_der().expect("DER"),
+    };
+    let text = base64::engine::general_purpose::STANDARD.encode(der.as_ref());
+    format!("-----BEGIN PUBLIC KEY-----\n{text}\n-----END PUBLIC KEY-----\n").into_bytes()
+}
+
+#[test]
+fn keys_in_pem_verify_under_any_id() {
+    for (signer, algorithm) in [
+        (Signer::p256(), "ES256"),
+        (Signer::p384(), "ES384"),
+        (Signer::ed25519(), "EdDSA"),
+        (Signer::rsa(), "PS256"),
+    ] {
+        let keys = Jwks::from_pem(&pem(&signer)).expect("a key");
+        let signature = signer.sign(algorithm, b"said");
+        assert!(keys.verifies(Some("any"), algorithm, b"said", &signature), "{algorithm}");
+        assert!(!keys.verifies(None, algorithm, b"other", &signature), "{algorithm}");
+        assert!(!keys.verifies(None, "HS256", b"said", &signature), "{algorithm}");
+        assert!(!keys.verifies(None, "none", b"said", &signature), "{algorithm}");
+        let both = keys.with(&Jwks::from_pem(&pem(&Signer::ed25519())).expect("a key"));
+        assert!(both.verifies(None, algorithm, b"said", &signature) && both.len() == 2);
+    }
+    assert!(matches!(Jwks::from_pem(b"nothing"), Err(JwksError::NoneUsable { found: 0 })));
+}
