@@ -305,6 +305,14 @@ pub enum EventKind {
     ClientAsked,
     /// A client answered a server's question.
     ClientAnswered,
+    /// A peer's card was seen for the first time, and is pinned.
+    PeerPinned,
+    /// A peer shows another card than the pinned one, and is closed until that is accepted.
+    PeerChanged,
+    /// A changed card was accepted.
+    PeerAccepted,
+    /// A peer's card could not be had, or not be believed.
+    PeerFailed,
     /// An event that a later build wrote; never written.
     #[serde(other, skip_serializing)]
     Unknown,

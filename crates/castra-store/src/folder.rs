@@ -5,6 +5,7 @@
 //! | `castra.db` | agents, tokens, catalogue, wrapped data keys | 600 |
 //! | `master.key` | wraps the data keys | 600 |
 //! | `log.key`, `log.vkey` | signs the log; checks it | 600, 644 |
+//! | `token.key` | signs what the gate says of agents to peers | 600 |
 //! | `ca.key`, `ca.pem` | the built-in CA | 600, 644 |
 //! | `server.pem` | the gate's own key and certificate | 600 |
 //! | `log/`, `journal/` | the log and what is not yet in it | 700 |
@@ -148,6 +149,13 @@ impl StateDir {
             log_seed: self.random_key("log.key", &logged, "the log")?,
             authority: self.authority(now)?,
         })
+    }
+
+    /// Seed of the Ed25519 key that signs what the gate says of agents to peers. Whoever verifies its
+    /// tokens fetches the public key, so one that is lost can be made anew.
+    pub fn token_seed(&self) -> Result<Zeroizing<[u8; 32]>, StoreError> {
+        let _setup = self.lock_setup()?;
+        self.random_key("token.key", Path::new(""), "the gate's tokens")
     }
 
     /// Opens the database, and brings it up to date.

@@ -16,5 +16,5 @@ pub use error::StoreError;
 pub use folder::{GateLock, KeyFiles, ServerCertificate, StateDir};
 pub use state::{
     AgentDetail, AgentRow, BudgetAmounts, BudgetRow, CertificateRow, CredentialFollower, Enrolment,
-    IssuedToken, SeenTool, State, TokenRow, ToolRow,
+    IssuedToken, PeerCard, PeerRow, PeerThing, SeenCard, SeenTool, State, TokenRow, ToolRow,
 };

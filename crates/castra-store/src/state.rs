@@ -11,6 +11,7 @@ mod catalogue;
 mod follow;
 mod keys;
 mod operators;
+mod peers;
 mod schema;
 
 use std::{fs::OpenOptions, io::ErrorKind, os::unix::fs::OpenOptionsExt, path::Path, time::Duration};
@@ -26,6 +27,7 @@ pub use self::{
     catalogue::{SeenTool, ToolRow},
     follow::CredentialFollower,
     operators::Enrolment,
+    peers::{PeerCard, PeerRow, PeerThing, SeenCard},
 };
 use crate::StoreError;
 

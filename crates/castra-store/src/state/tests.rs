@@ -274,3 +274,45 @@ fn what_is_spent_of_budgets_lasts() {
     state.connection.lock().execute("UPDATE budget_accounts SET held_money = -1", []).expect("spoilt");
     assert!(matches!(state.budget_accounts(), Err(StoreError::Corrupt { .. })));
 }
+
+#[test]
+fn a_card_is_pinned_and_another_one_waits() {
+    let place = Place::new();
+    let state = place.open();
+    let peer = castra_core::PeerName::new("planner").expect("name");
+    let digest = |n: u8| castra_core::Digest([n; 32]);
+    let see = |n: u8| state.see_card(&peer, digest(n), &format!("card {n}"), NOW).expect("seen");
+    assert_eq!(state.peer(&peer).expect("read"), None);
+    assert_eq!(state.accept_card(&peer, NOW).expect("asked"), None);
+    assert_eq!([see(1), see(1)], [SeenCard::First, SeenCard::Same]);
+    assert_eq!([see(2), see(2), see(3)], [SeenCard::Changed, SeenCard::StillChanged, SeenCard::Changed]);
+    assert_eq!(state.peers().expect("read").len(), 1);
+    // Back to the accepted one: nothing waits any more.
+    assert_eq!(see(1), SeenCard::Same);
+    assert_eq!(state.accept_card(&peer, NOW).expect("asked"), None);
+    assert_eq!(see(2), SeenCard::Changed);
+    let before = state.credential_version().expect("read");
+    let row = state.accept_card(&peer, NOW.plus_secs(9)).expect("accepted").expect("one waited");
+    assert_eq!((row.pinned.digest, row.seen), (digest(2), None));
+    assert!(state.credential_version().expect("read") > before, "a running gate notices");
+    assert_eq!([see(2), see(1)], [SeenCard::Same, SeenCard::Changed]);
+}
+
+#[test]
+fn a_task_is_whose_it_was_first_and_the_oldest_are_forgotten() {
+    let place = Place::new();
+    let state = place.open();
+    let [planner, other] = ["planner", "other"].map(|n| castra_core::PeerName::new(n).expect("name"));
+    let [alice, carol] = ["alice", "carol"].map(|n| AgentName::new(n).expect("name"));
+    let claim = |peer, thing, agent, secs| {
+        state.claim(peer, thing, "1", agent, NOW.plus_secs(secs)).expect("claimed")
+    };
+    assert_eq!(claim(&planner, PeerThing::Task, &alice, 0), alice);
+    assert_eq!(claim(&planner, PeerThing::Task, &carol, 1), alice);
+    assert_eq!(claim(&planner, PeerThing::Context, &carol, 1), carol);
+    assert_eq!(claim(&other, PeerThing::Task, &carol, 1), carol);
+    assert_eq!(state.owner(&planner, PeerThing::Task, "1").expect("read"), Some(alice));
+    assert_eq!(state.owner(&planner, PeerThing::Task, "2").expect("read"), None);
+    // It outlives the process.
+    assert_eq!(place.open().owner(&other, PeerThing::Task, "1").expect("read"), Some(carol));
+}
