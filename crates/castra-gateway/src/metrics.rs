@@ -514,7 +514,7 @@ impl Page {
         &mut self.families.entry(name.to_owned()).or_insert_with(make).lines
     }
 
-    fn finish(self) -> String {
+    pub(crate) fn finish(self) -> String {
         let mut text = String::new();
         for (name, family) in self.families {
             let help = family.help.replace('\\', "\\\\").replace('\n', "\\n");
