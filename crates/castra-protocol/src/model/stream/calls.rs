@@ -16,6 +16,10 @@ const CALLS_MAX: usize = 256;
 /// Where the key of a call is that stands only in the list at the end of a response.
 const LISTED: u64 = 1 << 60;
 
+/// Stands in place of a call whose end the model did not reach. It names nothing, since no inspector has
+/// seen what the model named.
+const CUT_OFF: &str = "A tool call was cut off before its arguments were complete, so it was not made.";
+
 /// What becomes of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CallVerdict {
@@ -34,6 +38,8 @@ pub(super) struct Call {
     pub(super) call: ToolCall,
     /// The arguments are the free text of a custom tool.
     free: bool,
+    /// It is of a tool that only its own form has.
+    native: bool,
     /// Said in a way that clients read differently, so it is said anew.
     irregular: bool,
     state: State,
@@ -51,6 +57,11 @@ enum State {
 }
 
 impl Call {
+    fn new(at: u32, key: u64, call: ToolCall) -> Self {
+        let (free, native, irregular, left) = (false, false, false, false);
+        Self { at, key, call, free, native, irregular, state: State::Open, verdict: None, left }
+    }
+
     /// The arguments to write when the call may be made.
     pub(super) fn arguments(&self) -> &str {
         match &self.verdict {
@@ -75,10 +86,10 @@ impl Call {
         matches!(self.verdict, Some(CallVerdict::Release | CallVerdict::Rewrite(_)))
     }
 
-    /// The call as it leaves in another form; None if its arguments are no JSON by its nature.
+    /// The call as it leaves in another form; None if no other form has its kind.
     pub(super) fn released(&self) -> Option<ToolCall> {
         let arguments = self.arguments().to_owned();
-        (!self.free).then(|| ToolCall { arguments, ..self.call.clone() })
+        (!self.free && !self.native).then(|| ToolCall { arguments, ..self.call.clone() })
     }
 
     /// The call as it is decided: always with JSON arguments.
@@ -142,12 +153,12 @@ impl Calls {
         let Some(call) = self.list.iter_mut().find(|call| call.verdict.is_none()) else { return };
         call.verdict = Some(match verdict {
             CallVerdict::Release if call.irregular => CallVerdict::Rewrite(call.call.arguments.clone()),
-            CallVerdict::Rewrite(arguments) if call.free => match json::get(&arguments, &["input"])
-                .and_then(|input| serde_json::from_str(input).ok())
-            {
-                Some(input) => CallVerdict::Rewrite(input),
-                None => CallVerdict::Refuse("The arguments of this call could not be changed.".into()),
-            },
+            CallVerdict::Rewrite(arguments) if call.free => {
+                match json::get(&arguments, &["input"]).and_then(|input| serde_json::from_str(input).ok()) {
+                    Some(input) => CallVerdict::Rewrite(input),
+                    None => CallVerdict::Refuse("The arguments of this call could not be changed.".into()),
+                }
+            }
             other => other,
         });
     }
@@ -231,6 +242,7 @@ impl Calls {
         }
         let id_again = name(data, &mut call.call.id, part.id, "another id")?;
         let name_again = name(data, &mut call.call.name, part.name, "another name")?;
+        call.native |= part.native;
         call.irregular |= self.joined && (id_again || name_again);
         if let Some(arguments) = part.arguments {
             self.bytes += call.add(data, arguments)?;
@@ -246,8 +258,7 @@ impl Calls {
             return Err(StreamError::TooMany("tool calls"));
         }
         let call = ToolCall { id: String::new(), name: String::new(), arguments: String::new() };
-        let (state, free, irregular) = (State::Open, false, false);
-        self.list.push(Call { at, key, call, free, irregular, state, verdict: None, left: false });
+        self.list.push(Call::new(at, key, call));
         Ok(self.list.len() - 1)
     }
 
@@ -264,22 +275,16 @@ impl Calls {
                 self.complete(last)
             });
         };
-        let mut again = Call {
-            at: part.at,
-            key: 0,
-            call: ToolCall { id: known.id.clone(), name: String::new(), arguments: String::new() },
-            free,
-            irregular: false,
-            state: State::Open,
-            verdict: None,
-            left: false,
-        };
+        let unsaid = ToolCall { id: known.id.clone(), name: String::new(), arguments: String::new() };
+        let mut again = Call::new(part.at, 0, unsaid);
+        again.free = free;
         name(data, &mut again.call.name, part.name, "another name")?;
         if let Some(arguments) = part.arguments {
             again.add(data, arguments)?;
         }
         let same = again.call.name == known.name
-            && (again.call.arguments == known.arguments || again.call.arguments.is_empty() && known.arguments == "{}");
+            && (again.call.arguments == known.arguments
+                || again.call.arguments.is_empty() && known.arguments == "{}");
         if same { Ok(()) } else { Err(StreamError::CallChanged("the list at the end says otherwise")) }
     }
 
@@ -295,9 +300,10 @@ impl Calls {
 
     fn end(&mut self, at: Option<u32>) -> Result<(), StreamError> {
         for position in 0..self.list.len() {
-            let meant = self.list.get(position).is_some_and(|call| {
-                call.state == State::Open && at.is_none_or(|at| at == call.at)
-            });
+            let meant = self
+                .list
+                .get(position)
+                .is_some_and(|call| call.state == State::Open && at.is_none_or(|at| at == call.at));
             if meant {
                 self.complete(position)?;
             }
@@ -324,19 +330,14 @@ impl Calls {
     /// Why the model stopped says whether a call that is not complete was cut off or is broken.
     fn stopped(&mut self, reason: Option<StopReason>) -> Result<(), StreamError> {
         self.stop = reason.or(Some(StopReason::End));
-        let cut_off = matches!(
-            reason,
-            Some(StopReason::MaxTokens | StopReason::ContextFull | StopReason::Refusal)
-        );
+        let cut_off =
+            matches!(reason, Some(StopReason::MaxTokens | StopReason::ContextFull | StopReason::Refusal));
         for call in self.list.iter_mut().filter(|call| call.state == State::Broken) {
             if !cut_off {
                 return Err(StreamError::CallBroken { name: call.call.name.clone() });
             }
             call.state = State::Complete;
-            call.verdict = Some(CallVerdict::Refuse(format!(
-                "The call of {} was cut off before its arguments were complete, so it was not made.",
-                call.call.name
-            )));
+            call.verdict = Some(CallVerdict::Refuse(CUT_OFF.into()));
         }
         Ok(())
     }

@@ -207,7 +207,9 @@ fn place_in(whole: &[u8], part: &str) -> Option<usize> {
 fn begins_well(framing: Framing, bytes: &[u8]) -> Result<bool, StreamError> {
     match (framing, bytes.iter().find(|b| !b.is_ascii_whitespace())) {
         (_, None) => Ok(false),
-        (Framing::Sse, Some(b':' | b'd' | b'e' | b'i' | b'r' | 0xef)) | (Framing::NdJson, Some(b'{')) => Ok(true),
+        (Framing::Sse, Some(b':' | b'd' | b'e' | b'i' | b'r' | 0xef)) | (Framing::NdJson, Some(b'{')) => {
+            Ok(true)
+        }
         (_, Some(_)) => Err(StreamError::NotEvents),
     }
 }

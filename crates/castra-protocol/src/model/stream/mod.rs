@@ -303,10 +303,9 @@ impl<S: TextScanner> StreamEngine<S> {
     #[allow(clippy::should_implement_trait)] // there is no end of steps, only a last one
     pub fn next(&mut self) -> Step {
         let ended = self.core.end.is_some();
-        if ended || self.core.mode != StreamMode::Hold {
-            if let Some(bytes) = self.core.out.take() {
-                return Step::Out(bytes);
-            }
+        let may_leave = ended || self.core.mode != StreamMode::Hold;
+        if let Some(bytes) = may_leave.then(|| self.core.out.take()).flatten() {
+            return Step::Out(bytes);
         }
         match (ended, self.core.calls.undecided()) {
             (true, _) => Step::End(Box::new(self.core.summary())),
@@ -414,7 +413,8 @@ impl<S: TextScanner> Core<S> {
         if parts.iter().any(|part| matches!(part, Part::Error { .. })) {
             self.calls.abandon();
         }
-        if self.calls.is_busy() || parts.iter().any(|part| matches!(part, Part::Call(_) | Part::Json { .. })) {
+        if self.calls.is_busy() || parts.iter().any(|part| matches!(part, Part::Call(_) | Part::Json { .. }))
+        {
             self.calls.collect(data, parts)?;
         }
         if waits || self.calls.is_busy() {
@@ -450,6 +450,10 @@ impl<S: TextScanner> Core<S> {
                 Part::Opening { id, created, model } if !self.opened => {
                     self.open(data, *id, *created, *model);
                 }
+                // Chat chunks and responses name the answer more than once; a message begins once.
+                Part::Opening { .. } if self.form == Form::AnthropicMessages => {
+                    return Err(StreamError::Unexpected("a second `message_start`"));
+                }
                 Part::Usage(usage) => self.count(*usage),
                 Part::Error { message } => failed = Some(self.said_error(data, *message)?),
                 Part::Done => done = true,
@@ -483,7 +487,8 @@ impl<S: TextScanner> Core<S> {
         self.opened = true;
         let same = self.same;
         let head = self.writer.head();
-        let places = [(id, &mut head.id), (created, &mut head.created), (model.filter(|_| same), &mut head.model)];
+        let places =
+            [(id, &mut head.id), (created, &mut head.created), (model.filter(|_| same), &mut head.model)];
         for (span, place) in places {
             if let Some(span) = span {
                 *place = span.of(data).into();
@@ -551,8 +556,19 @@ impl<S: TextScanner> Core<S> {
         if self.mode == StreamMode::Hold {
             self.out.discard();
         }
+        let error = self.inspected(error);
         self.writer.error(&mut self.out, &error);
         self.end = Some(StreamEnd::Failed(error));
+    }
+
+    /// What a model names a tool is text of the model.
+    fn inspected(&mut self, error: StreamError) -> StreamError {
+        let mut name = |name: String| self.texts.whole(&name).unwrap_or(name);
+        match error {
+            StreamError::CallBroken { name: said } => StreamError::CallBroken { name: name(said) },
+            StreamError::CallUnfinished { name: said } => StreamError::CallUnfinished { name: name(said) },
+            other => other,
+        }
     }
 
     /// Tokens used, as far as they are known.

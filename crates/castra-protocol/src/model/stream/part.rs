@@ -93,6 +93,8 @@ pub(super) struct CallPart {
     pub(super) index: Option<Span>,
     /// The call is complete with this.
     pub(super) ends: bool,
+    /// It is of a tool that only its own form has.
+    pub(super) native: bool,
 }
 
 /// Arguments of a call as they stand in an event.
@@ -112,7 +114,8 @@ pub(super) enum Arguments {
 
 impl CallPart {
     pub(super) fn new(at: u32, key: u64) -> Self {
-        Self { at, key, id: None, name: None, arguments: None, entry: None, index: None, ends: false }
+        let (entry, index, ends, native) = (None, None, false, false);
+        Self { at, key, id: None, name: None, arguments: None, entry, index, ends, native }
     }
 }
 
@@ -190,9 +193,29 @@ impl Reading<'_> {
 
 /// Strings that are no text: names, marks, and what is opaque and would not survive a change.
 const NO_TEXT: &[&str] = &[
-    "type", "id", "item_id", "call_id", "tool_use_id", "file_id", "container_id", "role", "status", "object",
-    "model", "format", "encrypted_content", "encrypted_index", "signature", "thought_signature", "data",
-    "media_type", "obfuscation", "partial_image_b64", "b64_json", "image_url", "phase",
+    "type",
+    "id",
+    "item_id",
+    "call_id",
+    "tool_use_id",
+    "file_id",
+    "container_id",
+    "role",
+    "status",
+    "object",
+    "model",
+    "format",
+    "encrypted_content",
+    "encrypted_index",
+    "signature",
+    "thought_signature",
+    "data",
+    "media_type",
+    "obfuscation",
+    "partial_image_b64",
+    "b64_json",
+    "image_url",
+    "phase",
 ];
 
 fn strings(

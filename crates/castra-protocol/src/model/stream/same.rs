@@ -144,15 +144,17 @@ impl<S: TextScanner> Core<S> {
     /// A model that waits for results of calls that were all refused would wait forever.
     fn pass_stop(&mut self, at: u32, reason: Option<StopReason>, word: Option<Span>, edits: &mut Edits) {
         let choice = matches!(self.writer, Writer::Chat(_)).then_some(at);
-        let none_left = self.calls.outcome(choice) == Some(false);
-        let reason = match reason {
-            Some(StopReason::ToolCalls) if none_left => Some(StopReason::End),
-            other => other,
+        let outcome = self.calls.outcome(choice);
+        let told = match (reason, outcome, word) {
+            (Some(StopReason::ToolCalls), Some(false), Some(word)) => {
+                edits.set(word, quote(if choice.is_some() { "stop" } else { "end_turn" }));
+                Some(StopReason::End)
+            }
+            // Responses have no word for it.
+            (Some(StopReason::End), Some(true), None) => Some(StopReason::ToolCalls),
+            (other, ..) => other,
         };
-        if let (Some(word), true, Some(StopReason::End)) = (word, none_left, reason) {
-            edits.set(word, quote(if choice.is_some() { "stop" } else { "end_turn" }));
-        }
-        self.stopped(reason);
+        self.stopped(told);
     }
 
     /// Ends the texts at a place, and says what stands in place of the calls that were refused there.
@@ -165,6 +167,9 @@ impl<S: TextScanner> Core<S> {
         edits: &mut Edits,
     ) -> Result<(), StreamError> {
         let mut rests = self.texts.end(at, sub);
+        if let (Some(at), None) = (at, sub) {
+            self.texts.complete(at);
+        }
         if let (Some(at), Writer::Chat(_)) = (at, &self.writer) {
             self.add_refusals(at, &mut rests);
         }
@@ -242,7 +247,8 @@ impl<S: TextScanner> Core<S> {
 
     /// What shows a text once more must not show more of it; events are numbered as they leave.
     fn finish_edits(&mut self, parts: &[Part], edits: &mut Edits) {
-        let has_text = parts.iter().any(|p| matches!(p, Part::Text { .. } | Part::Json { .. } | Part::Call(_)));
+        let has_text =
+            parts.iter().any(|p| matches!(p, Part::Text { .. } | Part::Json { .. } | Part::Call(_)));
         edits.dropped |= has_text && !edits.carries;
         if edits.dropped {
             return;
@@ -341,7 +347,7 @@ impl<S: TextScanner> Core<S> {
             return;
         }
         let channel = Channel { at, sub: 0, kind: TextKind::Content };
-        self.texts.add_said(channel, &text);
+        self.texts.add_note(&text);
         match rests.iter_mut().find(|rest| rest.channel == channel) {
             Some(rest) => rest.text.push_str(&text),
             None => rests.push(Rest { channel, text, item: String::new(), around: None }),
@@ -374,11 +380,14 @@ impl<S: TextScanner> Core<S> {
             edits.carries |= !kept.is_empty();
             if changed {
                 let is_array = value.of(data).starts_with('[');
-                edits.set(*value, match (kept.is_empty(), is_array) {
-                    (true, _) => "null".into(),
-                    (false, true) => format!("[{}]", kept.join(",")),
-                    (false, false) => kept.concat(),
-                });
+                edits.set(
+                    *value,
+                    match (kept.is_empty(), is_array) {
+                        (true, _) => "null".into(),
+                        (false, true) => format!("[{}]", kept.join(",")),
+                        (false, false) => kept.concat(),
+                    },
+                );
             }
             rest = tail;
         }
@@ -431,8 +440,7 @@ impl<S: TextScanner> Core<S> {
                 if opens && !refusal.is_empty() {
                     let refusal = refusal.to_owned();
                     write::note(&mut self.out, at, &refusal);
-                    let channel = Channel { at, sub: 0, kind: TextKind::Content };
-                    self.texts.add_said(channel, &refusal);
+                    self.texts.add_note(&refusal);
                     self.calls.set_left(key);
                 }
                 continue;
@@ -501,7 +509,7 @@ impl<S: TextScanner> Core<S> {
     fn note_item(&mut self, key: u64, at: u32, refusal: &str) {
         if let Writer::Responses(responses) = &mut self.writer {
             responses.note(&mut self.out, at, refusal);
-            self.texts.add_said(Channel { at, sub: 0, kind: TextKind::Content }, refusal);
+            self.texts.add_note(refusal);
             self.calls.set_left(key);
         }
     }

@@ -22,6 +22,8 @@ pub(super) struct Texts<S> {
     /// False when the stream passes without inspection.
     inspect: bool,
     open: Vec<Text<S>>,
+    /// Places that are complete: no text begins there any more.
+    complete: Vec<u32>,
     /// Choices that have said something.
     spoken: Vec<u32>,
     findings: Vec<Arc<str>>,
@@ -54,6 +56,7 @@ impl<S: TextScanner> Texts<S> {
             scanners,
             inspect,
             open: Vec::new(),
+            complete: Vec::new(),
             spoken: Vec::new(),
             findings: Vec::new(),
             said: Said { kept_max, ..Said::default() },
@@ -70,9 +73,14 @@ impl<S: TextScanner> Texts<S> {
         out: &mut String,
     ) -> Result<(), StreamError> {
         self.bytes += text.len() as u64;
+        let speaks = channel.kind == TextKind::Content && !text.is_empty();
+        if speaks && !self.spoken.contains(&channel.at) {
+            self.spoken.push(channel.at);
+        }
         let before = out.len();
         let position = match self.open.iter().position(|open| open.channel == channel) {
             Some(position) => position,
+            None if text.is_empty() => return Ok(()),
             None => self.begin(channel, item)?,
         };
         let Some(open) = self.open.get_mut(position) else { return Ok(()) };
@@ -88,11 +96,11 @@ impl<S: TextScanner> Texts<S> {
     }
 
     fn begin(&mut self, channel: Channel, item: &str) -> Result<usize, StreamError> {
+        if self.complete.contains(&channel.at) {
+            return Err(StreamError::TextAfterEnd);
+        }
         if self.open.len() == TEXTS_MAX {
             return Err(StreamError::TooMany("texts"));
-        }
-        if channel.kind == TextKind::Content && !self.spoken.contains(&channel.at) {
-            self.spoken.push(channel.at);
         }
         let scanner = self.inspect.then(|| (self.scanners)());
         self.open.push(Text { channel, scanner, ended: false, item: item.into(), around: None });
@@ -108,6 +116,13 @@ impl<S: TextScanner> Texts<S> {
     pub(super) fn keep_around(&mut self, channel: Channel, around: (String, String)) {
         if let Some(open) = self.open.iter_mut().find(|open| open.channel == channel) {
             open.around = Some(around);
+        }
+    }
+
+    /// No text may begin at a place any more.
+    pub(super) fn complete(&mut self, at: u32) {
+        if !self.complete.contains(&at) {
+            self.complete.push(at);
         }
     }
 
@@ -153,9 +168,9 @@ impl<S: TextScanner> Texts<S> {
         (out != text).then_some(out)
     }
 
-    /// Text of the gate itself that leaves in a channel.
-    pub(super) fn add_said(&mut self, channel: Channel, text: &str) {
-        self.said.add(channel, text);
+    /// Text of the gate itself, which leaves in a place of its own.
+    pub(super) fn add_note(&mut self, text: &str) {
+        self.said.note(text);
     }
 
     pub(super) fn bytes(&self) -> u64 {
@@ -218,6 +233,13 @@ impl Said {
             *bytes += self.kept.len() as u64;
             self.kept.clear();
         }
+    }
+
+    fn note(&mut self, text: &str) {
+        let note = Channel { at: u32::MAX, sub: u32::MAX, kind: TextKind::Content };
+        self.add(note, text.trim_start());
+        // The next note is another.
+        self.last = Some(Channel { sub: 0, ..note });
     }
 
     fn conclude(self) -> SaidText {

@@ -40,7 +40,9 @@ impl<S: TextScanner> Core<S> {
                 Part::End { at, sub: None } => {
                     self.translate_calls(|call| at.is_none_or(|at| at == call.at))?;
                 }
-                Part::Stop { at, reason, .. } => self.pending_stop = Some((*at, reason.unwrap_or(StopReason::End))),
+                Part::Stop { at, reason, .. } => {
+                    self.pending_stop = Some((*at, reason.unwrap_or(StopReason::End)))
+                }
                 Part::Foreign(what) => return Err(StreamError::Untranslatable(what)),
                 _ => {}
             }
@@ -72,7 +74,9 @@ impl<S: TextScanner> Core<S> {
         }
         let kind = match from.kind {
             TextKind::Summary => TextKind::Reasoning,
-            TextKind::Other(_) => return Err(StreamError::Untranslatable("a text that only its own form has")),
+            TextKind::Other(_) => {
+                return Err(StreamError::Untranslatable("a text that only its own form has"));
+            }
             kind => kind,
         };
         let at = self.choice(from.at)?;
@@ -115,7 +119,11 @@ impl<S: TextScanner> Core<S> {
         for call in self.calls.all_mut().iter_mut().filter(|call| !call.left && meant(call)) {
             if call.is_released() {
                 let said = call.released();
-                ready.push((call.at, Ok(said.ok_or(StreamError::Untranslatable("a call of a custom tool"))?)));
+                ready.push((
+                    call.at,
+                    Ok(said
+                        .ok_or(StreamError::Untranslatable("a call of a tool that only its own form has"))?),
+                ));
             } else if let Some(refusal) = call.refusal() {
                 ready.push((call.at, Err(refusal.to_owned())));
             } else {
@@ -139,7 +147,6 @@ impl<S: TextScanner> Core<S> {
 
     /// The text in place of a refused call comes after what was held back before it.
     fn translate_refusal(&mut self, at: u32, refusal: &str) {
-        let channel = Channel { at, sub: 0, kind: TextKind::Content };
         let mut text = String::new();
         if !self.writer.is_sequential() {
             for rest in self.texts.end(Some(at), None) {
@@ -151,7 +158,7 @@ impl<S: TextScanner> Core<S> {
             self.texts.forget_ended();
         }
         text.push_str(refusal);
-        self.texts.add_said(channel, &text);
+        self.texts.add_note(&text);
         self.writer.note(&mut self.out, at, &text);
     }
 
@@ -164,6 +171,7 @@ impl<S: TextScanner> Core<S> {
             (other, _) => other,
         };
         self.translate_rests(Some(at));
+        self.texts.complete(at);
         self.writer.stop(&mut self.out, at, reason);
         self.stopped(Some(reason));
         Ok(())

@@ -10,7 +10,10 @@ use crate::{
         StopReason,
         stream::{
             StreamError,
-            part::{Arguments, CallPart, Channel, DEPTH_MAX, Part, Reading, TextKind, array, index, object, present, text},
+            part::{
+                Arguments, CallPart, Channel, DEPTH_MAX, Part, Reading, TextKind, array, index, object,
+                present, text,
+            },
         },
     },
 };
@@ -71,7 +74,11 @@ fn choice(s: &mut Scanner<'_>, position: u32, reading: &mut Reading<'_>) -> Resu
     })?;
     if let Some(word) = finish {
         reading.push(Part::More);
-        reading.push(Part::Stop { at, reason: StopReason::from_chat(&word.decode()), word: Some(word.span()) });
+        reading.push(Part::Stop {
+            at,
+            reason: StopReason::from_chat(&word.decode()),
+            word: Some(word.span()),
+        });
         reading.push(Part::End { at: Some(at), sub: None });
     }
     for part in reading.parts.iter_mut().skip(first) {

@@ -9,7 +9,10 @@ use crate::{
         StopReason,
         stream::{
             StreamError,
-            part::{Arguments, CallPart, Channel, DEPTH_MAX, Part, Reading, TextKind, array, index, object, present, text},
+            part::{
+                Arguments, CallPart, Channel, DEPTH_MAX, Part, Reading, TextKind, array, index, object,
+                present, text,
+            },
         },
     },
 };
@@ -100,7 +103,9 @@ fn part(s: &mut Scanner<'_>, key: u64, reading: &mut Reading<'_>) -> Result<(), 
     let data = s.text();
     object(s, |s, name| match &*name.decode() {
         "text" => text(s, "candidates[].content.parts[].text").map(|text| said = text.map(|t| t.span())),
-        "thought" => present(s).map(|value| thought = value.is_some_and(|v| v.of(data) == "true")).map_err(Into::into),
+        "thought" => {
+            present(s).map(|value| thought = value.is_some_and(|v| v.of(data) == "true")).map_err(Into::into)
+        }
         "functionCall" => call(s, key, reading),
         // Opaque to everyone but the provider, or a hint on how the part was made.
         "thoughtSignature" | "partMetadata" | "videoMetadata" | "mediaResolution" => {
@@ -108,7 +113,9 @@ fn part(s: &mut Scanner<'_>, key: u64, reading: &mut Reading<'_>) -> Result<(), 
         }
         _ => {
             if present(s)?.is_some() {
-                reading.push(Part::Foreign("a part of Gemini's answer that is neither text nor a function call"));
+                reading.push(Part::Foreign(
+                    "a part of Gemini's answer that is neither text nor a function call",
+                ));
             }
             Ok(())
         }

@@ -10,7 +10,10 @@ use crate::{
         StopReason,
         stream::{
             StreamError,
-            part::{Arguments, CallPart, Channel, DEPTH_MAX, Part, Reading, TextKind, index, object, present, text},
+            part::{
+                Arguments, CallPart, Channel, DEPTH_MAX, Part, Reading, TextKind, index, object, present,
+                text,
+            },
         },
     },
 };
@@ -37,7 +40,9 @@ pub(super) fn read(event: &str, data: &str, reading: &mut Reading<'_>) -> Result
     }
     let at = || members.index.ok_or(StreamError::Unexpected("`index` of a content block"));
     let scanner = |value: Option<Span>| {
-        value.map(|value| Scanner::at(data, value)).ok_or(StreamError::Unexpected("an event without its value"))
+        value
+            .map(|value| Scanner::at(data, value))
+            .ok_or(StreamError::Unexpected("an event without its value"))
     };
     match &*members.kind {
         "message_start" => start(&mut scanner(members.message)?, reading)?,

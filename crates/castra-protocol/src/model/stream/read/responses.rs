@@ -12,7 +12,10 @@ use crate::{
         StopReason,
         stream::{
             StreamError,
-            part::{Arguments, CallPart, Channel, DEPTH_MAX, Part, Reading, TextKind, array, count, index, object, present},
+            part::{
+                Arguments, CallPart, Channel, DEPTH_MAX, Part, Reading, TextKind, array, count, index,
+                object, present,
+            },
         },
     },
 };
@@ -63,8 +66,12 @@ pub(super) fn read(event: &str, data: &str, reading: &mut Reading<'_>) -> Result
             reading.push(end);
         }
         "response.function_call_arguments.delta" => fragment(&m, Arguments::Piece(needed(m.delta)?), reading),
-        "response.custom_tool_call_input.delta" => fragment(&m, Arguments::FreePiece(needed(m.delta)?), reading),
-        "response.function_call_arguments.done" => fragment(&m, Arguments::Whole(needed(m.arguments)?), reading),
+        "response.custom_tool_call_input.delta" => {
+            fragment(&m, Arguments::FreePiece(needed(m.delta)?), reading)
+        }
+        "response.function_call_arguments.done" => {
+            fragment(&m, Arguments::Whole(needed(m.arguments)?), reading)
+        }
         "response.custom_tool_call_input.done" => {
             fragment(&m, Arguments::FreeWhole(needed(m.arguments)?), reading);
         }
@@ -184,7 +191,11 @@ enum Stage {
 
 /// Items that end with `_call` and that the provider runs itself.
 const HOSTED: &[&str] = &[
-    "web_search_call", "file_search_call", "code_interpreter_call", "image_generation_call", "mcp_call",
+    "web_search_call",
+    "file_search_call",
+    "code_interpreter_call",
+    "image_generation_call",
+    "mcp_call",
     "tool_search_call",
 ];
 
@@ -238,6 +249,7 @@ fn call_item(
     let plain = matches!(word, "function_call" | "custom_tool_call");
     if !plain {
         // Built-in tools have no name but their type, and do what their members say.
+        call.native = true;
         call.name = Some(kind);
         call.arguments = (stage != Stage::Added).then_some(Arguments::Value(place));
     }
@@ -277,13 +289,21 @@ fn texts(s: &mut Scanner<'_>, at: u32, reading: &mut Reading<'_>) -> Result<(), 
                 part(s, at, sub - 1, list, reading)
             })
         }
-        "type" | "id" | "status" | "encrypted_content" | "phase" => s.skip().map(drop).map_err(StreamError::from),
+        "type" | "id" | "status" | "encrypted_content" | "phase" => {
+            s.skip().map(drop).map_err(StreamError::from)
+        }
         _ => reading.wholes(s),
     })
 }
 
 /// One part of a message or of reasoning; its type says which text it repeats.
-fn part(s: &mut Scanner<'_>, at: u32, sub: u32, list: &str, reading: &mut Reading<'_>) -> Result<(), StreamError> {
+fn part(
+    s: &mut Scanner<'_>,
+    at: u32,
+    sub: u32,
+    list: &str,
+    reading: &mut Reading<'_>,
+) -> Result<(), StreamError> {
     let (mut text, mut kind) = (None, TextKind::Content);
     object(s, |s, name| match (&*name.decode(), s.kind()?) {
         ("type", Kind::String) => {

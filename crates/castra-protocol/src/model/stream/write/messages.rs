@@ -106,7 +106,9 @@ pub(crate) fn stop(out: &mut Out) {
 pub(crate) fn more(out: &mut Out, at: u32, kind: TextKind, text: &str) {
     let text = quote(text);
     let delta = match kind {
-        TextKind::Reasoning | TextKind::Summary => format!(r#"{{"type":"thinking_delta","thinking":{text}}}"#),
+        TextKind::Reasoning | TextKind::Summary => {
+            format!(r#"{{"type":"thinking_delta","thinking":{text}}}"#)
+        }
         _ => format!(r#"{{"type":"text_delta","text":{text}}}"#),
     };
     block_delta(out, at, &delta);

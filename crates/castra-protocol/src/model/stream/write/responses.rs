@@ -145,7 +145,9 @@ impl Responses {
         self.event(
             out,
             "response.output_text.delta",
-            &format!(r#""item_id":{id},"output_index":{at},"content_index":0,"delta":{content},"logprobs":[]"#),
+            &format!(
+                r#""item_id":{id},"output_index":{at},"content_index":0,"delta":{content},"logprobs":[]"#
+            ),
         );
         self.fill(out, at as usize, &open);
     }
@@ -228,9 +230,7 @@ impl Responses {
 }
 
 fn message(id: &str, status: &str, parts: &str) -> String {
-    format!(
-        r#"{{"id":{id},"type":"message","status":"{status}","role":"assistant","content":[{parts}]}}"#
-    )
+    format!(r#"{{"id":{id},"type":"message","status":"{status}","role":"assistant","content":[{parts}]}}"#)
 }
 
 /// A part with its text, which is given as raw JSON.
