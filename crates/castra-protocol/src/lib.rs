@@ -6,6 +6,7 @@
 //! [`json`] and [`sse`] are the two syntaxes below.
 
 pub mod a2a;
+mod edit;
 pub mod json;
 pub mod mcp;
 pub mod model;

@@ -15,9 +15,11 @@ use super::{
     field::Field,
     headers::{AnnotationFault, ParamHeaders},
     message::members_of,
-    splice::{Edit, apply, cut},
 };
-use crate::json::{JsonError, Kind, Scanner, Span, Value, push_quoted, quote};
+use crate::{
+    edit::{Edit, apply, cut},
+    json::{JsonError, Kind, Scanner, Span, Value, push_quoted, quote},
+};
 
 /// One page of a list.
 #[derive(Debug, Clone)]

@@ -3,10 +3,13 @@
 //! A splice collects what shall change and finds the places when it is finished. Members that are new
 //! go to the front of their object, where no trailing comma has to be looked for.
 
-use std::{borrow::Cow, ops::Range};
+use std::borrow::Cow;
 
 use super::{Notification, Outcome, Request, Response, meta_key};
-use crate::json::{JsonError, Scanner, Span, quote};
+use crate::{
+    edit::{Changes, Edit, apply},
+    json::{JsonError, Span, quote},
+};
 
 /// Changes to one message.
 #[derive(Debug, Clone)]
@@ -29,21 +32,6 @@ struct Places {
     id: Option<Span>,
     target: Option<Span>,
     progress_token: Option<Span>,
-}
-
-#[derive(Debug, Clone)]
-pub(super) struct Edit {
-    pub(super) range: Range<usize>,
-    pub(super) text: String,
-}
-
-/// Members of one object to set or to remove, by name.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Changes {
-    set: Vec<(String, String)>,
-    remove: Vec<String>,
-    /// Members of which it is known that they are not there yet.
-    add: Vec<(String, String)>,
 }
 
 impl<'a> Splice<'a> {
@@ -186,120 +174,18 @@ impl<'a> Splice<'a> {
         let can_begin = name == "params";
         match self.meta {
             Some(meta) => self.in_meta.edit(self.text, meta, &mut self.edits)?,
-            None if !self.in_meta.set.is_empty() && (body.is_some() || can_begin) => {
+            None if self.in_meta.sets() && (body.is_some() || can_begin) => {
                 self.in_body.add("_meta", self.in_meta.object());
             }
             None => {}
         }
         match body {
             Some(body) => self.in_body.edit(self.text, body, &mut self.edits)?,
-            None if can_begin && !(self.in_body.set.is_empty() && self.in_body.add.is_empty()) => {
+            None if can_begin && !self.in_body.adds_nothing() => {
                 self.in_root.add(name, self.in_body.object());
             }
             None => {}
         }
         self.in_root.edit(self.text, self.root, &mut self.edits)
     }
-}
-
-impl Changes {
-    pub(super) fn set(&mut self, key: &str, raw: &str) {
-        self.remove.retain(|k| k != key);
-        match self.set.iter_mut().find(|(k, _)| k == key) {
-            Some((_, value)) => *value = raw.to_string(),
-            None => self.set.push((key.to_string(), raw.to_string())),
-        }
-    }
-
-    pub(super) fn remove(&mut self, key: &str) {
-        self.set.retain(|(k, _)| k != key);
-        self.remove.push(key.to_string());
-    }
-
-    fn add(&mut self, key: &str, raw: String) {
-        self.add.retain(|(k, _)| k != key);
-        self.add.push((key.to_string(), raw));
-    }
-
-    fn object(&self) -> String {
-        let members: Vec<_> = self.set.iter().chain(&self.add).map(member).collect();
-        format!("{{{}}}", members.join(","))
-    }
-
-    /// The edits that make these changes to the object at `object`.
-    pub(super) fn edit(&self, text: &str, object: Span, edits: &mut Vec<Edit>) -> Result<(), JsonError> {
-        let scanned = !(self.set.is_empty() && self.remove.is_empty());
-        let mut new: Vec<_> = self.set.iter().collect();
-        let mut members = Vec::new();
-        if scanned {
-            Scanner::at(text, object).members(|s, key| {
-                let value = s.skip()?.span;
-                let name = key.decode();
-                if let Some(at) = new.iter().position(|(k, _)| *k == name) {
-                    let (_, raw) = new.remove(at);
-                    if value.of(text) != raw {
-                        edits.push(Edit { range: value.start..value.end, text: raw.clone() });
-                    }
-                }
-                let kept = !self.remove.iter().any(|k| *k == name);
-                members.push((Span { start: key.span().start, end: value.end }, kept));
-                Ok::<_, JsonError>(())
-            })?;
-            cut(&members, edits);
-        }
-        new.extend(&self.add);
-        if !new.is_empty() {
-            let mut insert = new.iter().map(|m| member(m)).collect::<Vec<_>>().join(",");
-            let inside = text.get(object.start + 1..object.end).unwrap_or_default();
-            let others = if scanned { members.iter().any(|(_, kept)| *kept) } else { !is_closed(inside) };
-            if others {
-                insert.push(',');
-            }
-            let at = object.start + 1;
-            edits.push(Edit { range: at..at, text: insert });
-        }
-        Ok(())
-    }
-}
-
-/// Whether nothing but the end of the object follows.
-fn is_closed(inside: &str) -> bool {
-    inside.trim_start_matches([' ', '\t', '\n', '\r']).starts_with('}')
-}
-
-fn member((key, raw): &(String, String)) -> String {
-    format!("{}:{raw}", quote(key))
-}
-
-/// Cuts the parts that are not kept out of a comma separated list, each with one of its commas.
-pub(super) fn cut(parts: &[(Span, bool)], edits: &mut Vec<Edit>) {
-    let last_kept = parts.iter().rposition(|(_, kept)| *kept);
-    for (i, pair) in parts.windows(2).enumerate() {
-        let [(part, kept), (next, _)] = pair else { continue };
-        if !kept && last_kept.is_some_and(|last| i < last) {
-            edits.push(Edit { range: part.start..next.start, text: String::new() });
-        }
-    }
-    let tail = match last_kept {
-        Some(last) => parts.get(last).map(|(part, _)| part.end),
-        None => parts.first().map(|(part, _)| part.start),
-    };
-    if let (Some(start), Some((last, false))) = (tail, parts.last()) {
-        edits.push(Edit { range: start..last.end, text: String::new() });
-    }
-}
-
-/// Makes edits that do not overlap.
-pub(super) fn apply(text: &str, mut edits: Vec<Edit>) -> String {
-    edits.sort_by_key(|edit| (edit.range.start, edit.range.end));
-    let added: usize = edits.iter().map(|edit| edit.text.len()).sum();
-    let mut out = String::with_capacity(text.len() + added);
-    let mut from = 0;
-    for edit in &edits {
-        out.push_str(text.get(from..edit.range.start).unwrap_or_default());
-        out.push_str(&edit.text);
-        from = edit.range.end.max(from);
-    }
-    out.push_str(text.get(from..).unwrap_or_default());
-    out
 }

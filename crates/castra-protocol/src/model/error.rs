@@ -95,6 +95,24 @@ impl ModelError {
         }
     }
 
+    /// What the fault of a part means in an answer: the provider's, not the caller's.
+    pub(super) fn of_answer(self, form: Form) -> Self {
+        match self {
+            Self::Json(_) | Self::Missing { .. } | Self::Wrong { .. } | Self::TooMany { .. } => {
+                let fault = match &self {
+                    Self::Json(fault) => format!("it is not JSON: {fault}"),
+                    fault => fault.to_string(),
+                };
+                Self::Answer { form, fault }
+            }
+            Self::Untranslatable { field, why, .. } => Self::AnswerUntranslatable { field, why },
+            Self::Unserved { .. }
+            | Self::ForeignTool { .. }
+            | Self::Answer { .. }
+            | Self::AnswerUntranslatable { .. } => self,
+        }
+    }
+
     /// The refusal that it becomes.
     pub fn refusal(&self) -> Refusal {
         let (step, code, advice) = match self {
@@ -109,7 +127,7 @@ impl ModelError {
             ),
             Self::Unserved { .. } => (
                 Step::Understand,
-                RefusalCode::NotAllowedHere,
+                RefusalCode::NotFound,
                 "Use a model whose provider speaks the form of this request",
             ),
             Self::ForeignTool { .. } => (

@@ -7,20 +7,34 @@
 //! their own engine. What cannot be translated is a [`ModelError`] that names the field, never
 //! something left out.
 
+mod chat;
 mod error;
+mod errors;
+mod fields;
+mod found;
+mod ir;
+mod list;
+mod messages;
+mod prepare;
 mod request;
 mod stop;
 pub mod stream;
 mod target;
+mod translate;
 mod usage;
 mod whole;
+mod write;
 
 pub use error::ModelError;
-pub use request::{Media, ModelLimits, Places, Request};
+pub use errors::{ErrorAnswer, RefusalNotes, provider_error, refusal_answer, status_of, stream_error};
+pub use list::{ModelEntry, list_protocol, models_entry, models_list};
+pub use messages::DEFAULT_MAX_TOKENS;
+pub use prepare::{check_param, prepare};
+pub use request::{Media, ModelLimits, Places, Request, parse_request};
 pub use stop::StopReason;
 pub use target::{Prepared, RequestFacts, Target};
 pub use usage::Usage;
-pub use whole::{AnswerCall, WholeAnswer};
+pub use whole::{AnswerCall, WholeAnswer, answer, replace_calls};
 
 use castra_core::Protocol;
 

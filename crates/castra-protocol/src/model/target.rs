@@ -1,6 +1,6 @@
 //! What a request is prepared for, and what comes of it.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use super::{Api, Form};
 
@@ -9,10 +9,13 @@ use super::{Api, Form};
 pub struct Target<'t> {
     /// What its provider speaks.
     pub form: Form,
+    /// Whether it is a server that calls itself compatible with OpenAI, rather than OpenAI or Azure:
+    /// those know the older names of some members (`max_tokens`, `user`).
+    pub compatible: bool,
     /// The provider's own name for the model.
     pub model: &'t str,
     /// Members of the provider's request that this version sets, name and raw JSON. They stand in
-    /// place of what the caller says.
+    /// place of what the caller says. Names must have passed [`check_param`](super::check_param).
     pub params: &'t [(String, String)],
     /// A system prompt that stands before the caller's own.
     pub system: Option<&'t str>,
@@ -33,12 +36,12 @@ pub struct Prepared<'a> {
     pub endpoint: Cow<'static, str>,
     /// What the answer must be read with.
     pub facts: RequestFacts,
-    /// Most tokens of the answer as the provider is told; None if it is not told.
+    /// Most tokens of each answer as the provider is told; None if it is not told.
     pub max_output_tokens: Option<u64>,
-    /// Fields of the caller that say how to serve, not what to answer, and that the provider's form
-    /// does by its own means or not at all: hints for caches, and notes that another provider's model
-    /// made for itself. Empty when the provider speaks the caller's form.
-    pub set_aside: Vec<String>,
+    /// Fields of the caller that the provider's form has no place for and that change nothing of what
+    /// is asked: hints for caches and delivery, and reasoning of earlier turns that only the model
+    /// which made it can read. Each name once; empty when the provider speaks the caller's form.
+    pub set_aside: Vec<&'static str>,
 }
 
 /// What of a request is needed to read, translate and refuse its answer.
@@ -57,4 +60,7 @@ pub struct RequestFacts {
     pub usage_asked: bool,
     /// The time of the request in seconds since 1970.
     pub created: u64,
+    /// Raw JSON members of the request that an answer must repeat (responses), where the provider does
+    /// not do it.
+    pub echo: Option<Arc<str>>,
 }

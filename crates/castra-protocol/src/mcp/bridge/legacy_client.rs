@@ -6,12 +6,12 @@ use castra_core::{Refusal, RefusalCode, Step};
 
 use super::{BridgeFault, CANCELLED, ClientFacts, QUESTIONS_MAX, changed, input_kind, is_url_mode, object};
 use crate::{
+    edit::{Changes, Edit},
     json::{self, JsonError, Scanner, Span, quote},
     mcp::{
         Era, Handshake, Id, InputKind, LogLevel, Message, MethodKind, Notification, NotificationKind,
         Outcome, Request, Response, ResultView, Revision, Splice, classify, code, exists_in, meta_key,
         result_response,
-        splice::{Changes, Edit},
     },
 };
 

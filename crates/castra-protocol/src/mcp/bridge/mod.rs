@@ -34,11 +34,11 @@ pub use subscriptions::{
 };
 
 pub use super::revision::negotiate;
-use super::{
-    InputKind, ParseFault,
-    splice::{Changes, apply},
+use super::{InputKind, ParseFault};
+use crate::{
+    edit::{Changes, apply},
+    json::{self, JsonError, Span},
 };
-use crate::json::{self, JsonError, Span};
 
 /// Why something cannot be translated.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -8,11 +8,12 @@ use super::{
     BridgeFault, CANCELLED, ClientFacts, QUESTIONS_MAX, ServerFacts, SubscriptionFilter, changed, object,
 };
 use crate::{
+    edit::Edit,
     json::{self, Kind, Scanner, quote},
     mcp::{
         Era, ErrorView, Handshake, Id, InputKind, ListKind, LogLevel, MethodKind, Notification,
         NotificationKind, Outcome, Request, Response, Revision, Splice, classify, code, error_response,
-        exists_in, lists, meta_key, result_response, splice::Edit,
+        exists_in, lists, meta_key, result_response,
     },
 };
 
