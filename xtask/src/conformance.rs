@@ -2,18 +2,21 @@
 //!
 //! With a server of the client's own era no scenario may do worse through the gate than directly, and
 //! DNS rebinding must be refused. With a server that speaks only the other era every message is bridged;
-//! there no scenario may do worse than `eval/conformance/bridged.json` says. The suite itself is a
-//! package of the npm registry; the fixture is `eval/conformance/fixture.mjs`.
+//! there no scenario may do worse than `eval/conformance/bridged.json` says. The authorization scenarios
+//! judge the issuer of a gate's tokens, a real OpenID provider; with a token of that issuer the gate is
+//! judged once more. The suite itself is a package of the npm registry; the fixture is
+//! `eval/conformance/fixture.mjs`.
 
 use std::{
     collections::BTreeMap,
+    net::TcpListener,
     path::Path,
     process::{Child, Command, Stdio},
 };
 
 use crate::{
     castra::{self, Gate},
-    chores, run,
+    chores, interop, run,
     tally::Tally,
     tools::{self, Node},
 };
@@ -37,6 +40,9 @@ const DIFFERENT: &[(&str, &str, &str)] = &[(
 
 const POLICY: &str = "permit (principal == Castra::Agent::\"judge\", action, resource);\n";
 
+/// For agents that an issuer names.
+const ANYBODY: &str = "permit (principal, action, resource);\n";
+
 /// Checks of one scenario.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Score {
@@ -47,8 +53,13 @@ struct Score {
 /// By revision and scenario.
 type Scores = BTreeMap<(String, String), Score>;
 
-/// Runs the suite every way and compares.
-pub(crate) fn run() -> Tally {
+/// A part of the run: its name and what it does.
+type Part = (&'static str, fn(&Node, &Path) -> Result<Tally, String>);
+
+const PARTS: &[Part] = &[("native", native), ("bridged", bridged), ("authorization", authorized)];
+
+/// Runs the suite every way, or the one that is named, and compares.
+pub(crate) fn run(only: Option<&str>) -> Tally {
     let node = match tools::node("conformance") {
         Ok(node) => node,
         Err(why) => return Tally::skipped("conformance", why),
@@ -56,7 +67,8 @@ pub(crate) fn run() -> Tally {
     let mut tally = Tally::default();
     match chores::alone("conformance").and_then(|alone| Ok((alone, castra::built()?))) {
         Ok((_alone, program)) => {
-            for part in [native(&node, &program), bridged(&node, &program)] {
+            for (_, part) in PARTS.iter().filter(|(name, _)| only.is_none_or(|only| only == *name)) {
+                let part = part(&node, &program);
                 tally.add(part.unwrap_or_else(|why| Tally::failed(format!("conformance: {why}"))));
             }
         }
@@ -109,12 +121,55 @@ fn through_gate(node: &Node, program: &Path, pairs: &[Pair], name: &str) -> Resu
     Ok((scores, tally))
 }
 
+/// The authorization scenarios against an issuer, and the gate with tokens of that issuer.
+fn authorized(node: &Node, program: &Path) -> Result<Tally, String> {
+    const REVISION: Pair = ("2026-07-28", "modern");
+    const ENDPOINT: &str = "/mcp/fixture";
+    let folder = chores::target().join("conformance/authorized");
+    let callback = free_port()?.to_string();
+    let issuer = Script::start(node, "issuer.mjs", &[&callback])?;
+    let fixture = Script::start(node, "fixture.mjs", &["0", REVISION.1])?;
+    let trusted = format!(
+        "{}[[issuer]]\nissuer = {:?}\nagent_claim = \"client_id\"\nauto_agents = true\n",
+        server(&fixture),
+        issuer.url
+    );
+    let gate = castra::gate(program, &folder.join("gate"), &trusted, ANYBODY)?;
+
+    let suite_file = node.file("@modelcontextprotocol/conformance/dist/index.js");
+    let resource = format!("{}{ENDPOINT}", gate.url);
+    let mut command = script(node, "authorization.mjs");
+    command.arg(suite_file).args([&issuer.url, &callback, &resource]).arg("-o").arg(folder.join("issuer"));
+    let text = run::quiet(&mut command)?.text;
+    let found = scenarios(&text);
+    let mut tally = Tally::default();
+    for name in ["authorization-server-metadata-endpoint", "authorization-code-grant"] {
+        let good = found.get(name).is_some_and(|score| score.passed > 0 && score.failed == 0);
+        println!("{:<12} {name:<48} {:>9}", "issuer", if good { "passed" } else { "failed" });
+        tally.add(Tally::check((!good).then(|| format!("conformance {name}: {text}"))));
+    }
+
+    let text = run::quiet(script(node, "tokens.mjs").args([&issuer.url, &gate.url, ENDPOINT]))?.text;
+    tally.add(interop::checks(&text));
+    let token = castra::json_text(text.lines().last().unwrap_or_default(), "token")?;
+    let bearer = Script::start(node, "bearer.mjs", &[&gate.url, &token])?;
+    let scores = suite(node, &format!("{}{ENDPOINT}", bearer.url), REVISION.0, &folder)?;
+    let direct =
+        stored("direct.json")?.into_iter().filter(|((revision, _), _)| revision == REVISION.0).collect();
+    tally.add(compared("direct", &direct, "by JWT", &scores));
+    tally.add(gate.log_holds());
+    Ok(tally)
+}
+
 fn gate(program: &Path, folder: &Path, fixture: &Script) -> Result<Gate, String> {
-    let servers = format!(
+    castra::gate(program, folder, &server(fixture), POLICY)
+}
+
+fn server(fixture: &Script) -> String {
+    format!(
         "[[server]]\nname = \"fixture\"\nurl = {:?}\nallow = [\"sampling\", \"elicitation\", \"roots\"]\n",
         fixture.url
-    );
-    castra::gate(program, folder, &servers, POLICY)
+    )
 }
 
 fn compared(first: &str, before: &Scores, second: &str, after: &Scores) -> Tally {
@@ -219,6 +274,19 @@ fn store(scores: &Scores, path: &Path) -> Result<(), String> {
     std::fs::write(path, text + "\n").map_err(|e| format!("{} cannot be written: {e}", path.display()))
 }
 
+/// A script of `eval/conformance`, to be run where the packages are.
+fn script(node: &Node, file: &str) -> Command {
+    let mut command = Command::new(&node.node);
+    command.arg(chores::root().join("eval/conformance").join(file)).current_dir(&node.folder);
+    command
+}
+
+/// A port that was free a moment ago, for what cannot choose one itself.
+pub(crate) fn free_port() -> Result<u16, String> {
+    let listener = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    listener.map(|address| address.port()).map_err(|e| format!("no free port: {e}"))
+}
+
 /// A script of `eval/conformance` that serves on loopback; stopped when dropped.
 struct Script {
     child: Child,
@@ -227,8 +295,7 @@ struct Script {
 
 impl Script {
     fn start(node: &Node, file: &str, args: &[&str]) -> Result<Self, String> {
-        let mut child = Command::new(&node.node)
-            .arg(chores::root().join("eval/conformance").join(file))
+        let mut child = script(node, file)
             .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

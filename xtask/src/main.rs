@@ -34,7 +34,8 @@ usage: cargo xtask CHORE
   docs                 runs the commands that README.md and docs/ show
   fuzz [EXECUTIONS]    every fuzz target, a fixed number of executions (default 50000)
   crash [--rounds N]   kill -9 under load, N rounds (default 200)
-  conformance          the official MCP conformance suite, directly and through the gate
+  conformance [PART]   the official MCP conformance suite, directly and through the gate;
+                       PART is native, bridged or authorization
   interop [--quick]    other people's servers and clients through the gate
   models               other people's clients of model APIs through the gate
   perf [ARGS]          eval/perf/run.sh: the gate beside the floors";
@@ -53,7 +54,10 @@ fn main() -> ExitCode {
         ["fuzz", n] => number(n).and_then(|n| chores::report(fuzz::run(n))),
         ["crash"] => chores::report(crash::run(crash::ROUNDS)),
         ["crash", "--rounds", n] => number(n).and_then(|n| chores::report(crash::run(n))),
-        ["conformance"] => chores::report(conformance::run()),
+        ["conformance"] => chores::report(conformance::run(None)),
+        ["conformance", part @ ("native" | "bridged" | "authorization")] => {
+            chores::report(conformance::run(Some(part)))
+        }
         ["interop"] => chores::report(interop::run(interop::Extent::Full)),
         ["interop", "--quick"] => chores::report(interop::run(interop::Extent::Quick)),
         ["models"] => chores::report(models::run()),

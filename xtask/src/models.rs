@@ -5,7 +5,6 @@
 //! to a provider of its own form and to one of the other: both ways of the translation.
 
 use std::{
-    net::TcpListener,
     path::PathBuf,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -13,7 +12,7 @@ use std::{
 
 use crate::{
     castra::{self, Gate},
-    chores, interop, run,
+    chores, conformance, interop, run,
     tally::Tally,
     tools,
 };
@@ -118,10 +117,7 @@ struct Mock {
 impl Mock {
     fn start(python: &std::path::Path, folder: &std::path::Path) -> Result<Self, String> {
         // The mock does not say which port it took, so one is chosen here.
-        let port = TcpListener::bind("127.0.0.1:0")
-            .and_then(|listener| listener.local_addr())
-            .map_err(|e| format!("no free port: {e}"))?
-            .port();
+        let port = conformance::free_port()?;
         let log = folder.join("mock.log");
         let output =
             std::fs::File::create(&log).map_err(|e| format!("{} cannot be written: {e}", log.display()))?;

@@ -18,7 +18,7 @@ const PARTS: &[Part] = &[
     ("documentation tests", doc_tests),
     ("commands shown in the documentation", docs::run),
     ("fuzz targets", || fuzz::run(fuzz::EXECUTIONS)),
-    ("conformance suite", conformance::run),
+    ("conformance suite", || conformance::run(None)),
     ("other people's servers and clients", || interop::run(interop::Extent::Full)),
     ("dependencies", dependencies),
 ];

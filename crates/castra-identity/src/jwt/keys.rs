@@ -98,8 +98,8 @@ pub enum JwksError {
     },
 }
 
-/// The usable keys of an issuer.
-#[derive(Debug, Clone)]
+/// The usable keys of an issuer; none by default, before they were fetched.
+#[derive(Debug, Clone, Default)]
 pub struct Jwks {
     keys: std::sync::Arc<[Key]>,
 }
