@@ -20,6 +20,10 @@ use castra_protocol::{
         headers::{self, ParamHeaders},
         lists::{self, FederatedCursor},
     },
+    model::{
+        Api, Form, ModelLimits, RequestFacts, Target, answer, parse_request, prepare, provider_error,
+        replace_calls,
+    },
     sse,
 };
 
@@ -36,6 +40,65 @@ pub fn json(data: &[u8]) {
 /// serde_json refuses numbers beyond a double; they are JSON all the same.
 fn is_out_of_range(parsed: &serde_json::Result<serde_json::Value>) -> bool {
     parsed.as_ref().is_err_and(|e| e.to_string().contains("out of range"))
+}
+
+const APIS: [Api; 5] = [Api::Chat, Api::Responses, Api::Embeddings, Api::Messages, Api::CountTokens];
+const FORMS: [Form; 4] = [Form::OpenAiChat, Form::OpenAiResponses, Form::AnthropicMessages, Form::Gemini];
+
+/// A request that is not changed keeps its bytes, and whatever is sent to a provider is strict JSON.
+pub fn model_request(data: &[u8]) {
+    for api in APIS {
+        let Ok(request) = parse_request(api, data, &ModelLimits::default()) else { continue };
+        let _ = request.input_estimate();
+        let plain = Target {
+            form: api.native_form(),
+            compatible: false,
+            model: &request.model,
+            params: &[],
+            system: None,
+            tools: None,
+            now: 0,
+        };
+        if let Ok(prepared) = prepare(&request, &plain)
+            && (api != Api::Chat || !request.stream || request.usage_asked)
+        {
+            assert_eq!(&*prepared.body, data, "nothing had to change");
+        }
+        let params = [("temperature".into(), "0.5".into()), ("max_tokens".into(), "9".into())];
+        for form in FORMS {
+            let target = Target { form, model: "p", params: &params, system: Some("\"s\""), ..plain };
+            if let Ok(prepared) = prepare(&request, &target) {
+                assert!(
+                    json::check(&prepared.body, json::DEPTH_CEILING).is_ok(),
+                    "what is sent is strict JSON"
+                );
+            }
+        }
+    }
+}
+
+/// An answer is JSON for the caller, and no call is left in it when all were refused.
+pub fn model_answer(data: &[u8]) {
+    let limits = ModelLimits { depth_max: DEPTH_MAX, ..ModelLimits::default() };
+    for api in APIS {
+        for form in FORMS {
+            let model = String::new();
+            let (stream, usage_asked, created, echo) = (false, false, 0, None);
+            let facts = RequestFacts { api, form, model, stream, usage_asked, created, echo };
+            let error = provider_error(&facts, 400, data);
+            assert!(json::check(&error.body, json::DEPTH_CEILING).is_ok(), "an error is strict JSON");
+            let Ok(read) = answer(&facts, data, &limits) else { continue };
+            assert!(json::check(&read.body, json::DEPTH_CEILING).is_ok(), "what is answered is strict JSON");
+            let verdicts = vec![Some("No.".to_string()); read.calls.len()];
+            let roomy = ModelLimits { depth_max: json::DEPTH_CEILING, ..limits };
+            let replaced = replace_calls(api, &read.body, &verdicts, &roomy);
+            let left = replaced.as_deref().ok().and_then(|body| {
+                let facts = RequestFacts { form: api.native_form(), ..facts };
+                answer(&facts, body, &roomy).ok().map(|read| read.calls.len())
+            });
+            assert_eq!(left, Some(0), "all calls were replaced");
+        }
+    }
 }
 
 /// A message that is taken apart and put together again without changes is the same bytes, and one

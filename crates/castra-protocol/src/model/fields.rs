@@ -44,7 +44,7 @@ impl<'p> Place<'p> {
 impl fmt::Display for Place<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Root => Ok(()),
+            Self::Root => f.write_str("the body"),
             Self::Member(Self::Root, name) => f.write_str(&shown(name)),
             Self::Member(parent, name) => write!(f, "{parent}.{}", shown(name)),
             Self::Item(parent, index) => write!(f, "{parent}[{index}]"),

@@ -204,6 +204,14 @@ fn read_assistant<'a>(
     if let Some(refusal) = message.string("refusal")? {
         pieces.push(Piece { field: place.member("refusal").to_string(), part: Part::Refusal(refusal) });
     }
+    for (unsaid, why) in [
+        ("audio", "it does not take audio"),
+        ("function_call", "replaced by `tool_calls`, which can be translated"),
+    ] {
+        if message.take(unsaid).is_some() {
+            return Err(place.member(unsaid).untranslatable(to, why));
+        }
+    }
     // SDKs send an answer back as it came, with its empty members.
     let annotations = message.elements("annotations")?;
     if !annotations.is_empty() {

@@ -99,7 +99,7 @@ fn read_reply_call<'a>(
     let wrapper = place.member("function");
     let mut function = wrapped(&mut call, "function", &wrapper)?;
     Ok(Call {
-        id: id.unwrap_or_else(|| format!("call_{index}").into()),
+        id: id.unwrap_or_else(|| format!("castra_call_{index}").into()),
         name: function.need_string("name")?,
         arguments: function.string("arguments")?.unwrap_or_default(),
         signature,

@@ -78,18 +78,15 @@ fn effort_word(reasoning: Reasoning) -> Option<&'static str> {
 
 fn write_messages(read: &mut Conversation<'_>, target: &Target<'_>) -> Result<String, ModelError> {
     let mut messages = Array::new();
-    if let Some(prompt) = target.system {
-        messages.raw(&text_message("system", prompt));
-    }
     let mut foreign = Foreign::default();
-    for turn in &read.turns {
+    let (first, rest) = match read.turns.split_first() {
+        Some((first, rest)) if first.role == Role::System => (first.pieces.as_slice(), rest),
+        _ => (Default::default(), read.turns.as_slice()),
+    };
+    write_system(&mut messages, target.system, first, target)?;
+    for turn in rest {
         match turn.role {
-            Role::System => {
-                let mut message = Object::new();
-                message.string("role", "system");
-                message.raw("content", &write_content(&turn.pieces)?);
-                messages.raw(&message.finish());
-            }
+            Role::System => write_system(&mut messages, None, &turn.pieces, target)?,
             Role::User => write_user(&mut messages, &turn.pieces)?,
             Role::Assistant => {
                 write_assistant(&mut messages, &turn.pieces, target, &mut foreign)?;
@@ -105,11 +102,38 @@ fn write_messages(read: &mut Conversation<'_>, target: &Target<'_>) -> Result<St
     Ok(messages.finish())
 }
 
-fn text_message(role: &str, text: &str) -> String {
+/// One message for all prompts that stand together: the templates of many models know only one, and
+/// compatible servers may take no parts in it.
+fn write_system(
+    messages: &mut Array,
+    own: Option<&str>,
+    pieces: &[Piece<'_>],
+    target: &Target<'_>,
+) -> Result<(), ModelError> {
+    let mut texts: Vec<&str> = own.into_iter().collect();
+    for piece in pieces {
+        match &piece.part {
+            Part::Text(text) => texts.push(text),
+            _ => return Err(piece.untranslatable(FORM, "system prompts are text")),
+        }
+    }
+    if texts.is_empty() {
+        return Ok(());
+    }
     let mut message = Object::new();
-    message.string("role", role);
-    message.string("content", text);
-    message.finish()
+    message.string("role", "system");
+    match texts.as_slice() {
+        texts if texts.len() == 1 || target.compatible => message.string("content", &texts.join("\n\n")),
+        texts => message.raw("content", &text_parts(texts)),
+    }
+    messages.raw(&message.finish());
+    Ok(())
+}
+
+fn text_parts(texts: &[&str]) -> String {
+    let mut parts = Array::new();
+    texts.iter().for_each(|text| parts.raw(&text_part(text)));
+    parts.finish()
 }
 
 /// Results are messages of their own, in the order in which they stand between the user's words.
@@ -263,11 +287,7 @@ fn write_assistant(
     match texts.as_slice() {
         [] => message.raw("content", "null"),
         [text] => message.string("content", text),
-        texts => {
-            let mut parts = Array::new();
-            texts.iter().for_each(|text| parts.raw(&text_part(text)));
-            message.raw("content", &parts.finish());
-        }
+        texts => message.raw("content", &text_parts(texts)),
     }
     if !reasoning.is_empty() {
         message.string("reasoning_content", &reasoning);
