@@ -459,3 +459,23 @@ fn a_version_bounds_its_tools_and_its_parameters() {
     let unserved = unserved.expect_err("nothing counts there");
     assert_eq!(unserved, ": no count-tokens in the form of this model's provider (OpenAI chat completions)");
 }
+
+#[test]
+fn an_answer_has_so_many_choices_and_calls_and_no_more() {
+    let call = r#"{"id":"a","function":{"name":"f","arguments":"{}"}}"#;
+    let chat = |choices: usize, calls: usize| {
+        let calls = vec![call; calls].join(",");
+        let choice = format!("{{\"message\":{{\"tool_calls\":[{calls}]}},\"finish_reason\":\"stop\"}}");
+        format!("{{\"choices\":[{}]}}", vec![choice; choices].join(","))
+    };
+    for (api, choices, calls, fault) in [
+        (Api::Chat, 129, 0, "`choices` holds more than 128 entries"),
+        (Api::Chat, 1, 1025, "it has more than 1024 tool calls"),
+        (Api::Messages, 1, 1025, "it has more than 1024 tool calls"),
+    ] {
+        let error = answer(&facts(api, Form::OpenAiChat), chat(choices, calls).as_bytes(), &limits());
+        let error = error.expect_err("too many").to_string();
+        assert!(error.ends_with(fault), "{error}");
+    }
+    assert!(answer(&facts(Api::Chat, Form::OpenAiChat), chat(128, 8).as_bytes(), &limits()).is_ok());
+}

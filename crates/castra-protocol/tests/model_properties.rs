@@ -23,6 +23,12 @@ fn facts(api: Api, form: Form) -> RequestFacts {
     RequestFacts { api, form, model: "m".into(), stream: false, usage_asked: false, created: 0, echo: None }
 }
 
+/// How many calls an answer in the caller's form has.
+fn calls_left(api: Api, body: &[u8]) -> usize {
+    let limits = ModelLimits { depth_max: 128, ..ModelLimits::default() };
+    answer(&facts(api, api.native_form()), body, &limits).expect("an answer").calls.len()
+}
+
 /// Everything that can be done with some bytes.
 fn exercise(bytes: &[u8]) {
     let limits = ModelLimits::default();
@@ -47,6 +53,8 @@ fn exercise(bytes: &[u8]) {
                 let verdicts = vec![Some("No.".to_string()); answer.calls.len()];
                 let replaced = replace_calls(api, &answer.body, &verdicts, &limits).expect("read before");
                 json::check(&replaced, 128).expect("what is answered is strict JSON");
+                let left = calls_left(api, &replaced);
+                assert_eq!(left, 0, "all calls were replaced");
             }
             let error = provider_error(&facts, 400, bytes);
             json::check(&error.body, 128).expect("an error is strict JSON");

@@ -15,6 +15,9 @@ use crate::{
     json::{Kind, Span, Value, quote},
 };
 
+/// As many as a request can ask for (OpenAI API reference, `n`).
+const CHOICES_MAX: usize = 128;
+
 /// What was found in an answer.
 #[derive(Debug, Default)]
 pub(super) struct Found<'a> {
@@ -116,7 +119,11 @@ fn chat_usage(fields: &mut Fields<'_, '_>) -> Result<Option<Usage>, ModelError> 
 fn find_in_chat<'a>(fields: &mut Fields<'a, '_>) -> Result<Found<'a>, ModelError> {
     let mut found = Found { model: fields.string("model")?, usage: chat_usage(fields)?, ..Found::default() };
     let list = fields.place.member("choices");
-    for (index, value) in need_array(fields, "choices")?.into_iter().enumerate() {
+    let choices = need_array(fields, "choices")?;
+    if choices.len() > CHOICES_MAX {
+        return Err(ModelError::TooMany { field: list.to_string(), max: CHOICES_MAX });
+    }
+    for (index, value) in choices.into_iter().enumerate() {
         find_in_choice(&mut found, fields.text, value, index, &list.item(index))?;
     }
     Ok(found)
@@ -204,7 +211,7 @@ fn replace_in_choice(
     if calls.iter().any(|(call, verdict)| matches!(call.at, CallAt::FunctionCall) && verdict.is_some()) {
         message.remove("function_call");
     }
-    add_to_content(text, choice.content, &refusals.join("\n\n"), &mut message, edits);
+    add_to_content(text, choice.content, &refusals.join("\n\n"), &mut message, edits)?;
     if let Some(reason) = choice.finish_reason
         && calls.iter().all(|(_, verdict)| verdict.is_some())
         && matches!(reason.span.of(text), "\"tool_calls\"" | "\"function_call\"")
@@ -221,7 +228,7 @@ fn add_to_content(
     added: &str,
     message: &mut Changes,
     edits: &mut Vec<Edit>,
-) {
+) -> Result<(), ModelError> {
     match content {
         Some(Value { kind: Kind::String, span }) if span.of(text).len() > 2 => {
             let quoted = quote(&format!("\n\n{added}"));
@@ -229,8 +236,17 @@ fn add_to_content(
             let at = span.end.saturating_sub(1);
             edits.push(Edit { range: at..at, text: inner.to_string() });
         }
+        // Parts, as some compatible servers answer.
+        Some(Value { kind: Kind::Array, span }) => {
+            let is_empty = elements_of(text, Value { kind: Kind::Array, span })?.is_empty();
+            let comma = if is_empty { "" } else { "," };
+            let part = format!("{comma}{{\"type\":\"text\",\"text\":{}}}", quote(added));
+            let at = span.end.saturating_sub(1);
+            edits.push(Edit { range: at..at, text: part });
+        }
         _ => message.set("content", &quote(added)),
     }
+    Ok(())
 }
 
 fn find_in_message<'a>(fields: &mut Fields<'a, '_>) -> Result<Found<'a>, ModelError> {

@@ -49,11 +49,21 @@ pub fn answer<'a>(
     let (text, root) = scan(body, limits).map_err(|e| of_answer(e.into()))?;
     if facts.api.native_form() == facts.form {
         let found = found::find(facts.api, text, root).map_err(of_answer)?;
-        return Ok(as_it_is(body, found));
+        return bounded(as_it_is(body, found), facts.form);
     }
     let reply = translate::read_reply(facts, text, root).map_err(of_answer)?;
     let body = translate::write_reply(facts, &reply).map_err(of_answer)?;
-    Ok(translated(body, &reply))
+    bounded(translated(body, &reply), facts.form)
+}
+
+/// Tool calls of one answer. Each is decided and recorded; a model that asks for more is not at work.
+const CALLS_MAX: usize = 1024;
+
+fn bounded(answer: WholeAnswer<'_>, form: Form) -> Result<WholeAnswer<'_>, ModelError> {
+    if answer.calls.len() > CALLS_MAX {
+        return Err(ModelError::Answer { form, fault: format!("it has more than {CALLS_MAX} tool calls") });
+    }
+    Ok(answer)
 }
 
 fn scan<'a>(body: &'a [u8], limits: &ModelLimits) -> Result<(&'a str, Value), JsonError> {
