@@ -473,7 +473,8 @@ fn an_answer_has_so_many_choices_and_calls_and_no_more() {
         (Api::Chat, 1, 1025, "it has more than 1024 tool calls"),
         (Api::Messages, 1, 1025, "it has more than 1024 tool calls"),
     ] {
-        let error = answer(&facts(api, Form::OpenAiChat), chat(choices, calls).as_bytes(), &limits());
+        let body = chat(choices, calls);
+        let error = answer(&facts(api, Form::OpenAiChat), body.as_bytes(), &limits());
         let error = error.expect_err("too many").to_string();
         assert!(error.ends_with(fault), "{error}");
     }

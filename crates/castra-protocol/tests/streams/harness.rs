@@ -48,7 +48,8 @@ impl TextScanner for Literal {
 
 pub(crate) fn facts(form: Form, api: Api) -> RequestFacts {
     let (stream, usage_asked) = (true, true);
-    RequestFacts { api, form, model: "route".into(), stream, usage_asked, created: 1_700_000_000 }
+    let (created, echo) = (1_700_000_000, None);
+    RequestFacts { api, form, model: "route".into(), stream, usage_asked, created, echo }
 }
 
 pub(crate) fn options(mode: StreamMode) -> StreamOptions {
