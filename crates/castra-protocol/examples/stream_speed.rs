@@ -63,6 +63,7 @@ fn measure(name: &str, api: Api, mode: StreamMode, split: bool) {
         stream: true,
         usage_asked: false,
         created: 1_790_000_000,
+        echo: None,
     };
     let stream = stream();
     let chunks: Vec<&[u8]> = match split {
