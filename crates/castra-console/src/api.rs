@@ -26,6 +26,11 @@ pub(crate) async fn agents(State(shared): State<Arc<Shared>>) -> Result<Json<Val
     Ok(Json(json!({"agents": agents})))
 }
 
+pub(crate) async fn budgets(State(shared): State<Arc<Shared>>) -> Result<Json<Value>, ApiError> {
+    let budgets = shared.view.budgets()?;
+    Ok(Json(json!({"budgets": budgets})))
+}
+
 /// Which records: those after the index `after`, from the first on without it.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

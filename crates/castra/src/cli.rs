@@ -97,6 +97,9 @@ Exit codes: 0 the input ended, 1 failed, 2 bad usage.")]
     /// The tools that the servers offer
     #[command(subcommand, after_help = CODES)]
     Tool(ToolCommand),
+    /// What agents may use: budgets and rates
+    #[command(subcommand, after_help = CODES)]
+    Budget(BudgetCommand),
     /// The policies: check, test, explain, suggest
     #[command(subcommand, after_help = CODES)]
     Policy(PolicyCommand),
@@ -303,6 +306,18 @@ Exit codes: 0 done, 1 failed, 2 bad usage.")]
         #[arg(long, value_name = "NAME")]
         server: Option<ServerName>,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BudgetCommand {
+    /// Show each account: what is spent, reserved and left, and when it begins anew
+    #[command(after_help = "While a gate runs, the figures are at most some seconds old.
+
+Example:
+  castra budget list --json
+
+Exit codes: 0 done, 1 failed, 2 bad usage.")]
+    List,
 }
 
 #[derive(Debug, Subcommand)]

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 /// A unit that a budget can limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Unit {
     /// Calls.
@@ -121,7 +121,7 @@ impl Limit {
 }
 
 /// Millionths as people write money: `12.34`, with at least two places and no zeros after them.
-pub(crate) fn money_text(micros: u64) -> String {
+pub fn money_text(micros: u64) -> String {
     let text = format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000);
     let kept = text.trim_end_matches('0').len();
     let two_places = text.len() - 4;

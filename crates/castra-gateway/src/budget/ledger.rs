@@ -283,6 +283,16 @@ impl Ledger {
         }
     }
 
+    /// Takes accounts as another process, which goes on, wrote them last: for looking at, not for reserving.
+    pub fn look_at(&mut self, saved: impl IntoIterator<Item = Saved>) {
+        for row in saved {
+            let epoch = self.next_epoch();
+            let mut account = Account::new(row.key.per.window(row.start), epoch);
+            (account.spent, account.held) = (row.spent, row.held);
+            self.accounts.insert(row.key, account);
+        }
+    }
+
     /// Reserves in every account that covers the call, or in none.
     pub fn reserve(&mut self, call: &Call<'_>, ask: Ask, now: Timestamp) -> Result<Hold, Refused> {
         let covering: Vec<usize> = self.covering(call).collect();

@@ -8,6 +8,7 @@
 mod amounts;
 pub mod estimate;
 mod ledger;
+mod list;
 mod price;
 mod refused;
 mod window;
@@ -22,14 +23,15 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use castra_core::{AgentIdentity, AgentName, ModelName, Timestamp};
+use castra_core::{AgentIdentity, ModelName, Timestamp};
 use castra_store::{BudgetAmounts, BudgetRow, State, StoreError};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 pub use self::{
-    amounts::{Amounts, Limit, Unit},
+    amounts::{Amounts, Limit, Unit, money_text},
     ledger::{AccountView, Ask, Call, Covers, Hold, Key, Ledger, Refused, Rule, Saved, UsedUp},
+    list::{AccountRow, stored_accounts},
     price::{Price, Priced, Prices, Rates, Tokens, Used},
     refused::OverBudget,
     window::{Per, Window},
@@ -225,9 +227,10 @@ impl Budgets {
         self.ledger.lock().accounts((self.clock)())
     }
 
-    /// What the price table counts in.
-    pub fn currency(&self) -> Arc<str> {
-        self.settings.load().prices.currency.clone()
+    /// Every account as lists show it, as of now.
+    pub fn rows(&self) -> Vec<AccountRow> {
+        let currency = self.settings.load().prices.currency.clone();
+        self.accounts().iter().map(|account| AccountRow::new(account, &currency)).collect()
     }
 
     /// Ends in order: writes what was really spent, and grants nothing from here on.
@@ -324,7 +327,8 @@ impl Budgets {
                 Err(_) => ledger.not_written(rows),
             }
         }
-        if let Err(why) = &stored {
+        // Said once: every call that needs a lease tries again.
+        if let (Err(why), true) = (&stored, self.written.borrow().is_ok()) {
             tracing::error!(%why, "what is spent of budgets cannot be written, so calls that need more are refused");
         }
         let _ = self.written.send_replace(stored);
@@ -509,7 +513,7 @@ fn to_row(saved: &Saved) -> BudgetRow {
 }
 
 /// The account of a row; none where the row is of a window that this version does not know.
-pub fn from_row(row: BudgetRow) -> Option<Saved> {
+fn from_row(row: BudgetRow) -> Option<Saved> {
     let amounts = |a: BudgetAmounts| Amounts { requests: a.requests, tokens: a.tokens, money: a.money };
     Some(Saved {
         key: Key { budget: row.budget.into(), per: Per::parse(&row.per)?, agent: row.agent },
@@ -519,14 +523,6 @@ pub fn from_row(row: BudgetRow) -> Option<Saved> {
         leased: amounts(row.leased),
         epoch: 0,
     })
-}
-
-/// Names an account in lists: `budget`, or `budget/agent`.
-pub fn account_id(budget: &str, agent: Option<&AgentName>) -> String {
-    match agent {
-        Some(agent) => format!("{budget}/{agent}"),
-        None => budget.to_owned(),
-    }
 }
 
 #[cfg(test)]

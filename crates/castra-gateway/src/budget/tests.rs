@@ -3,7 +3,7 @@ use std::{
     sync::{Arc, atomic::AtomicU64},
 };
 
-use castra_core::{AuthMethod, Refusal, RefusalCode};
+use castra_core::{AgentName, AuthMethod, Refusal, RefusalCode};
 use castra_store::StateDir;
 
 use super::*;
@@ -137,6 +137,14 @@ async fn an_orderly_stop_loses_nothing() {
     assert_eq!(reserve(&budgets, "a", 1).await.unwrap_err(), OverBudget::Closed);
     // What was still open may have used all that it had reserved.
     drop(open);
+    let listed = |running| {
+        let rows = state.budget_accounts().unwrap();
+        let views = stored_accounts(tokens(1600).rules, rows, running, noon());
+        let row = AccountRow::new(&views[0], &"USD".into());
+        (row.id, row.spent[&Unit::Tokens], row.reserved[&Unit::Tokens])
+    };
+    assert_eq!(listed(true), ("b".to_owned(), 37, 100));
+    assert_eq!(listed(false), ("b".to_owned(), 137, 0));
     let again = Budgets::open(state, noon, tokens(1600)).unwrap();
     assert_eq!(spent(&again), (137, 0));
 }

@@ -15,6 +15,7 @@ mod servers;
 
 mod bad_input;
 mod bridge;
+mod budgets;
 mod catalogue;
 mod changes;
 mod children;

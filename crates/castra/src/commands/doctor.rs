@@ -98,6 +98,7 @@ fn look(cx: &Context, checks: &mut Checks) -> Result<(), Failure> {
     certificates(cx, checks);
     the_clock(cx, checks);
     the_policies(cx, checks);
+    prices(config, checks);
     the_log(cx, checks);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
@@ -211,6 +212,18 @@ fn the_clock(cx: &Context, checks: &mut Checks) {
         }
         _ => checks.good("clock", cx.now.to_string()),
     }
+}
+
+/// Whether the price table can be read, and how old it is.
+fn prices(config: &Config, checks: &mut Checks) {
+    let settings = match up::budgets(config) {
+        Ok(settings) => settings,
+        Err(failure) => {
+            return checks.failure("prices", &failure, "Mend the file that [budgets] prices names.");
+        }
+    };
+    let table = &settings.prices;
+    checks.good("prices", format!("{} models, in {}, as of {}", table.len(), table.currency, table.as_of));
 }
 
 fn last_record(cx: &Context) -> Option<Timestamp> {

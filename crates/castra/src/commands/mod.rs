@@ -1,6 +1,7 @@
 //! One file per command; each reads top down: what is asked, what is done, what is said.
 
 mod agent;
+mod budget;
 mod completions;
 mod demo;
 mod doctor;
@@ -33,6 +34,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Agent(command) => agent::run(Context::new(global)?, command),
         Command::Person(command) => person::run(Context::new(global)?, command),
         Command::Tool(command) => tool::run(Context::new(global)?, command),
+        Command::Budget(command) => budget::run(Context::new(global)?, command),
         Command::Policy(command) => policy::run(Context::new(global)?, command),
         Command::Log(command) => log::run(global, command),
         Command::Completions { shell } => completions::run(&mut Out::new(false), shell),

@@ -41,7 +41,7 @@ use crate::{
     out::{Failure, Out},
     policies,
 };
-pub(crate) use parts::{resolve, server_parts};
+pub(crate) use parts::{budgets, resolve, server_parts};
 
 /// Larger payloads are recorded by digest only: a log of answers is not a store of files.
 const PAYLOAD_BYTES_MAX: usize = 1 << 20;

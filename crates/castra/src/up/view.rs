@@ -114,6 +114,11 @@ impl GateView for View {
         rows.iter().map(|row| serde_json::to_value(row).map_err(|e| ViewError(e.to_string()))).collect()
     }
 
+    fn budgets(&self) -> Result<Vec<Value>, ViewError> {
+        let rows = self.gate.budgets().rows();
+        rows.iter().map(|row| serde_json::to_value(row).map_err(|e| ViewError(e.to_string()))).collect()
+    }
+
     fn entries(&self, start: u64, limit: usize) -> Result<Vec<Bytes>, ViewError> {
         let end = start.saturating_add(limit as u64);
         self.log.entries(start..end).map_err(|e| ViewError(e.to_string()))

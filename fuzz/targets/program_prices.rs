@@ -1,0 +1,4 @@
+#![no_main]
+libfuzzer_sys::fuzz_target!(|data: &[u8]| if let Ok(text) = std::str::from_utf8(data) {
+    castra::fuzz::prices(text)
+});
