@@ -18,6 +18,9 @@ use http_body::{Body, Frame, SizeHint};
 /// The header that carries a receipt.
 pub(crate) const RECEIPT: &str = "castra-receipt";
 
+/// The header that says how an answer was inspected.
+pub(crate) const INSPECTION: &str = "castra-inspection";
+
 /// The body of an answer: whole, or events as they come.
 pub enum AnswerBody {
     /// All there; `None` once it was taken.

@@ -11,8 +11,9 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use castra_core::{AgentName, Limits, PolicyMode, Refusal, ServerName, Timestamp};
+use castra_core::{AgentName, Limits, PolicyMode, Refusal, ServerName, StreamMode, Timestamp};
 use castra_identity::{CredentialTable, IdentityCache, Issuer, NameRule, ResourceServer, SiteRules};
+use castra_inspect::Inspector;
 use castra_ledger::EventKind;
 use castra_net::{client::HttpClient, listen::Peer};
 use castra_policy::{Catalogue, Engine};
@@ -25,6 +26,7 @@ use crate::{
     budget::Budgets,
     catalogue::{Server, ToolOverride},
     in_flight::InFlight,
+    inspect::Inspection,
     listen::Connection,
     mcp::{LinkPool, ParkedCalls, Sessions, SharedRoutes, TaskOwners},
     metrics::{Metrics, Page},
@@ -69,6 +71,10 @@ pub struct GateParts {
     pub resource: ResourceServer,
     /// The servers behind the gate.
     pub servers: Vec<ServerParts>,
+    /// What looks for secrets and the operator's own patterns.
+    pub inspector: Inspector,
+    /// How answers are inspected where no policy says otherwise.
+    pub inspection_mode: StreamMode,
     /// Whether calls that only read wait for the disk too.
     pub reads_wait: bool,
     /// Payloads above this size are recorded by digest only.
@@ -150,6 +156,7 @@ pub struct Gate {
     pub(crate) closing: CancellationToken,
     observe: AtomicBool,
     servers: ArcSwap<HashMap<ServerName, Arc<Server>>>,
+    inspection: ArcSwap<Inspection>,
     certificate_rules: Vec<NameRule>,
     sites: ArcSwap<SiteRules>,
     resource: ResourceServer,
@@ -202,6 +209,10 @@ impl Gate {
             closing,
             observe: AtomicBool::new(parts.mode == PolicyMode::Observe),
             servers: ArcSwap::default(),
+            inspection: ArcSwap::from_pointee(Inspection {
+                inspector: parts.inspector,
+                mode: parts.inspection_mode,
+            }),
             certificate_rules: parts.certificate_rules,
             sites: ArcSwap::from_pointee(parts.sites),
             resource: parts.resource,
@@ -306,6 +317,11 @@ impl Gate {
     /// Swaps which Host and Origin headers are ours.
     pub fn replace_sites(&self, sites: SiteRules) {
         self.sites.store(Arc::new(sites));
+    }
+
+    /// Swaps what inspects; exchanges under way keep what they began with.
+    pub fn replace_inspector(&self, inspector: Inspector, mode: StreamMode) {
+        self.inspection.store(Arc::new(Inspection { inspector, mode }));
     }
 
     /// Swaps the servers. One whose fingerprint is unchanged keeps its connections and children.
@@ -442,6 +458,10 @@ impl Gate {
         let mut all: Vec<_> = self.servers.load().values().cloned().collect();
         all.sort_by(|a, b| a.name().cmp(b.name()));
         all
+    }
+
+    pub(crate) fn inspection(&self) -> Arc<Inspection> {
+        self.inspection.load_full()
     }
 
     pub(crate) fn certificate_rules(&self) -> &[NameRule] {

@@ -13,6 +13,7 @@ mod decide;
 mod gate;
 mod identify;
 mod in_flight;
+mod inspect;
 mod listen;
 mod mcp;
 pub mod metrics;

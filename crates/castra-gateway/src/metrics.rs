@@ -67,6 +67,24 @@ impl Outcome {
     }
 }
 
+/// Where an inspector saw something, as a label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Side {
+    /// In what a caller asks.
+    Request,
+    /// In what comes back.
+    Answer,
+}
+
+impl Side {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Request => "request",
+            Self::Answer => "answer",
+        }
+    }
+}
+
 /// Lists all variants in their order. A variant that is missing does not compile.
 macro_rules! all {
     ($name:ident: $type:ident, $($variant:ident)*) => {
@@ -100,6 +118,7 @@ pub struct Metrics {
     policies_rejected: Counter,
     upstreams: RwLock<BTreeMap<ServerName, Arc<UpstreamMetrics>>>,
     listeners: Mutex<Vec<(&'static str, Arc<ListenStats>)>>,
+    findings: Mutex<BTreeMap<(Arc<str>, Side), u64>>,
     sources: Mutex<Vec<Source>>,
 }
 
@@ -123,6 +142,7 @@ impl Metrics {
             policies_rejected: Counter::default(),
             upstreams: RwLock::default(),
             listeners: Mutex::default(),
+            findings: Mutex::default(),
             sources: Mutex::default(),
         }
     }
@@ -161,6 +181,12 @@ impl Metrics {
         if good { &self.policies_loaded } else { &self.policies_rejected }.add(1);
     }
 
+    /// Counts a message in which an inspector saw something of a kind. Kinds are built in or come from
+    /// configuration. Takes a lock: findings are rare.
+    pub fn finding(&self, kind: &Arc<str>, side: Side) {
+        *self.findings.lock().entry((kind.clone(), side)).or_default() += 1;
+    }
+
     /// What is counted of one server. Takes a lock, so keep what it gives.
     pub fn upstream(&self, server: &ServerName) -> Arc<UpstreamMetrics> {
         if let Some(known) = self.upstreams.read().get(server) {
@@ -190,6 +216,11 @@ impl Metrics {
         );
         self.show_actions(&mut page);
         self.show_levels(&mut page);
+        for ((kind, side), count) in &*self.findings.lock() {
+            let help = "Messages in which an inspector saw something, by kind.";
+            let labels = [("kind", &**kind), ("in", side.as_str())];
+            page.counter("castra_findings_total", help, &labels, *count);
+        }
         for (server, upstream) in &*self.upstreams.read() {
             upstream.show(&mut page, server);
         }

@@ -4,16 +4,15 @@
 //!  listen      Connection::call        host, origin, size, place
 //!  identify    identify::identify      token, certificate or JWT -> who
 //!  understand  mcp::serve              bytes -> Action
+//!  inspect     inspect::in_request     findings of the request, for policies
 //!  budget      Budgets::reserve        what it may use is set aside
 //!  decide      decide::decide          Action -> Decided
 //!  record      Recorder::intent        Decided -> Recorded -> Permit | Denied
 //!  act         mcp::Exchange           needs the Permit; speaks to the server, bridges eras
+//!  inspect     inspect::Watch          masks what comes back, message by message
 //!  record      Permit::conclude        outcome written, receipt
 //!  answer      answer::{json, events}  needs the receipt
 //! ```
-//!
-//! Inspection joins between `understand` and `decide`, and again before the answer, when there are
-//! inspectors.
 
 use castra_core::Refusal;
 

@@ -108,6 +108,7 @@ impl Recorder {
             action: action.id,
             operation: action.operation,
             allowed: decided.verdict().decision == Decision::Allow,
+            inspect: decided.verdict().inspect,
             intent: intent.index,
             waits: self.reads_wait || action.effect.changes(),
             started,
@@ -283,6 +284,7 @@ pub(crate) struct Permit {
     action: ActionId,
     operation: castra_core::Operation,
     allowed: bool,
+    inspect: Option<StreamMode>,
     intent: u64,
     waits: bool,
     started: Instant,
@@ -318,6 +320,11 @@ impl Permit {
     /// Receipt of the intent: all that is known before the end.
     pub(crate) fn intent_receipt(&self) -> &str {
         &self.receipt
+    }
+
+    /// How the answer is to be inspected, where a policy that permitted says so.
+    pub(crate) fn inspect(&self) -> Option<StreamMode> {
+        self.inspect
     }
 
     /// Records the outcome; the answer may leave when this returns. Gives the receipt.

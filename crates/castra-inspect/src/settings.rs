@@ -115,3 +115,19 @@ pub enum PatternError {
     )]
     TooLargeTogether,
 }
+
+impl PatternError {
+    /// The pattern that is at fault, where it is one.
+    pub fn pattern(&self) -> Option<&str> {
+        match self {
+            Self::Name { name }
+            | Self::Duplicate { name }
+            | Self::TooLong { name, .. }
+            | Self::Syntax { name, .. }
+            | Self::LooksAround { name, .. }
+            | Self::Vacuous { name, .. }
+            | Self::TooLarge { name } => Some(name),
+            Self::TooMany { .. } | Self::TooLargeTogether => None,
+        }
+    }
+}

@@ -1,4 +1,5 @@
 //! However a text is cut into pieces, the masks are those of the whole.
+#![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // a test may fail
 
 mod common;
 

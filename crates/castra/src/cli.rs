@@ -103,6 +103,17 @@ Exit codes: 0 the input ended, 1 failed, 2 bad usage.")]
     /// The policies: check, test, explain, suggest
     #[command(subcommand, after_help = CODES)]
     Policy(PolicyCommand),
+    /// Look for secrets and own patterns in a text, as the gate does
+    #[command(
+        after_help = "With --json: {\"findings\": [{\"kind\", \"severity\", \"confidence\", \"start\", \"end\"}]}; places count characters.
+
+Examples:
+  castra inspect notes.txt
+  git diff | castra inspect --mask -
+
+Exit codes: 0 nothing was found, 1 failed, 2 found something or bad usage."
+    )]
+    Inspect(InspectArgs),
     /// The log: read it, prove from it, verify it
     #[command(subcommand, after_help = CODES)]
     Log(LogCommand),
@@ -133,6 +144,15 @@ pub(crate) enum SchemaKind {
     Reference,
     /// Reference of the command line, Markdown
     Cli,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// The text; - for standard input
+    pub(crate) file: PathBuf,
+    /// Print the text as it would leave, masked
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) mask: bool,
 }
 
 #[derive(Debug, Args)]

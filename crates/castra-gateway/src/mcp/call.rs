@@ -20,6 +20,7 @@ use super::{
 use crate::{
     answer::{self, AnswerBody},
     gate::Gate,
+    inspect,
     path::{self, Stopped},
     record::Permit,
     understand::{Action, Particulars},
@@ -232,7 +233,7 @@ impl Caller {
             external: target.external,
             request: target.request.clone(),
             arguments,
-            findings: Vec::new(),
+            findings: inspect::in_request(&self.gate, &target.request)?,
             particulars: Particulars::None,
         })
     }

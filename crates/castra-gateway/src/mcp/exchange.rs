@@ -39,7 +39,8 @@ use super::{
 };
 use crate::{
     catalogue::Server,
-    record::{Ending, Noted, Permit},
+    inspect::Watch,
+    record::{Ending, Permit},
     upstream::{Answer, EventStream, Incoming, Outgoing, RequestId, ServerEra, UpstreamError, forwardable},
 };
 
@@ -85,6 +86,8 @@ pub(crate) struct Exchange {
     lane: Lane,
     channel: Option<Channel>,
     purpose: Option<Purpose>,
+    /// Inspects what comes back; none where the gate itself reads it.
+    watch: Option<Watch>,
     /// The caller's request, under the server's own names.
     request: Bytes,
     /// What the server was sent last.
@@ -148,7 +151,12 @@ impl Exchange {
             }
             None => (standing.clone(), None),
         };
+        let asked = match &purpose {
+            Purpose::Act(permit) => permit.inspect(),
+            Purpose::List(_) | Purpose::Plain => None,
+        };
         let mut exchange = Self {
+            watch: Some(Watch::new(&caller.gate, asked)),
             server,
             lane: Lane::Straight,
             channel: None,
@@ -397,16 +405,32 @@ impl Exchange {
         match incoming {
             Incoming::Response(body) => self.answered(status, body).await,
             Incoming::Notification(body) => {
-                if let Some(body) = self.notification(body) {
-                    self.out.push_back(Out::Message(body));
+                if let Some(out) = self.notification(body) {
+                    self.out.push_back(out);
                 }
             }
             Incoming::Request(body) => self.server_asks(body).await,
         }
     }
 
-    fn notification(&self, body: Bytes) -> Option<Bytes> {
+    /// A server's notification as the client may see it.
+    fn notification(&mut self, body: Bytes) -> Option<Out> {
         self.server.heard(&body);
+        let translated = self.translated(body)?;
+        self.message(translated)
+    }
+
+    /// A message before the answer, inspected.
+    fn message(&mut self, body: Bytes) -> Option<Out> {
+        let body = match &mut self.watch {
+            Some(watch) => watch.announcement(&self.caller.gate, body)?,
+            None => body,
+        };
+        Some(Out::Message(body))
+    }
+
+    /// A notification in the client's era.
+    fn translated(&self, body: Bytes) -> Option<Bytes> {
         let translated = match &self.lane {
             Lane::Straight => return Some(body),
             Lane::ToLegacyServer { .. } => {
@@ -561,7 +585,7 @@ impl Exchange {
                     code: Some(refusal.code.as_str()),
                     said: refusal.reason.as_bytes(),
                     upstream: self.started.elapsed(),
-                    noted: Noted::default(),
+                    noted: self.watch.as_ref().map(Watch::noted).unwrap_or_default(),
                 };
                 permit.conclude(&ending).await.ok()
             }
@@ -586,6 +610,13 @@ impl Exchange {
     async fn finish_as(&mut self, status: StatusCode, body: Bytes, (ended, code): Ended) {
         let upstream = self.started.elapsed();
         self.server.metrics.took(upstream);
+        let body = match self.shown(body) {
+            Ok(body) => body,
+            Err(refusal) => {
+                Box::pin(self.finish_refused(&refusal)).await;
+                return;
+            }
+        };
         let Some(purpose) = self.purpose.take() else { return };
         match purpose {
             Purpose::Act(permit) => {
@@ -594,7 +625,7 @@ impl Exchange {
                     code: code.as_deref(),
                     said: &body,
                     upstream,
-                    noted: Noted::default(),
+                    noted: self.watch.as_ref().map(Watch::noted).unwrap_or_default(),
                 };
                 match permit.conclude(&ending).await {
                     Ok(receipt) => {
@@ -607,17 +638,23 @@ impl Exchange {
                     }
                 }
             }
-            Purpose::List(kind) => match list::show(&self.caller, &self.server, kind, &body) {
-                Ok(shown) => {
-                    let body = shown.unwrap_or(body);
-                    self.out.push_back(Out::Final(Final { status, body, receipt: None }));
-                }
-                Err(refusal) => {
-                    self.purpose = Some(Purpose::Plain);
-                    Box::pin(self.finish_refused(&refusal)).await;
-                }
-            },
-            Purpose::Plain => self.out.push_back(Out::Final(Final { status, body, receipt: None })),
+            Purpose::List(_) | Purpose::Plain => {
+                self.out.push_back(Out::Final(Final { status, body, receipt: None }));
+            }
+        }
+    }
+
+    /// The answer as the caller may see it: of a list what it may use, of anything what may leave.
+    fn shown(&mut self, body: Bytes) -> Result<Bytes, Refusal> {
+        let body = match &self.purpose {
+            Some(Purpose::List(kind)) => {
+                list::show(&self.caller, &self.server, *kind, &body)?.unwrap_or(body)
+            }
+            _ => body,
+        };
+        match &mut self.watch {
+            Some(watch) => watch.message(&self.caller.gate, body),
+            None => Ok(body),
         }
     }
 
@@ -658,6 +695,8 @@ impl Exchange {
 
     /// Runs to the end and gives the final answer's body; for the gate's own use of lists.
     pub(crate) async fn whole(mut self) -> Option<Bytes> {
+        // What it shows of them is inspected there; what it learns must be what the server said.
+        self.watch = None;
         loop {
             if let Out::Final(last) = self.next().await? {
                 return Some(last.body);

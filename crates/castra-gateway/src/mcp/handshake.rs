@@ -25,6 +25,7 @@ use super::{
 use crate::{
     answer::{self, AnswerBody},
     catalogue::Server,
+    inspect,
     upstream::{Hello, Outgoing, RequestId, ServerEra, UpstreamError},
 };
 
@@ -43,15 +44,12 @@ const CAPABILITIES_BYTES_MAX: usize = 16 << 10;
 /// Opens a session for a client of the legacy era.
 pub(super) async fn initialize(door: &Door<'_>, request: &Request<'_>) -> Response<AnswerBody> {
     match open(door, request).await {
-        Ok((session, result)) => {
-            let response = answer::json(StatusCode::OK, mcp::result_response(request.id, &result));
-            answer::with_header(response, SESSION, &session)
-        }
+        Ok((session, result)) => answer::with_header(answer::json(StatusCode::OK, result), SESSION, &session),
         Err(refusal) => door.refuse(&refusal, &context_of_request(request)),
     }
 }
 
-async fn open(door: &Door<'_>, request: &Request<'_>) -> Result<(String, String), Refusal> {
+async fn open(door: &Door<'_>, request: &Request<'_>) -> Result<(String, Bytes), Refusal> {
     let gate = door.connection.gate();
     let _place = gate.in_flight.enter(&door.agent.name)?;
     if let Scope::Server(name) = &door.scope {
@@ -93,8 +91,9 @@ async fn open(door: &Door<'_>, request: &Request<'_>) -> Result<(String, String)
         }
     };
     let new = NewSession { agent: &door.agent, scope: &door.scope, facts, hello, upstream };
+    let shown = inspect::shown_result(gate, request.id, &result)?;
     let session = gate.sessions.open(gate, new).await?;
-    Ok((session.id().to_owned(), result))
+    Ok((session.id().to_owned(), shown))
 }
 
 const CAPABILITIES: &str = "what the client says that it can do";
@@ -135,7 +134,12 @@ pub(crate) async fn answer(
         }
     };
     match known {
-        Ok(Discovered::Translated(result)) => here(&result),
+        Ok(Discovered::Translated(result)) => {
+            match inspect::shown_result(&caller.gate, request.id, &result) {
+                Ok(shown) => answer::json(StatusCode::OK, shown),
+                Err(refusal) => caller.refuse(&refusal, &caller.context(request)),
+            }
+        }
         Ok(Discovered::AskServer(server)) => forward(caller, server, request, bytes).await,
         Err(refusal) => caller.refuse(&refusal, &caller.context(request)),
     }

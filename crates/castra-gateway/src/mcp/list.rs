@@ -33,6 +33,7 @@ use super::{
 use crate::{
     answer::{self, AnswerBody},
     catalogue::Server,
+    inspect,
 };
 
 /// Pages that are fetched of one server for one federated page; what is left goes on by cursor.
@@ -88,11 +89,17 @@ pub(crate) async fn answer(
             }
             Err(refusal) => caller.refuse(&refusal, &caller.context(request)),
         },
-        Scope::All => match federated(caller, request, kind).await {
-            Ok(result) => answer::json(StatusCode::OK, mcp::result_response(request.id, &result)),
+        Scope::All => match shown(caller, request, kind).await {
+            Ok(result) => answer::json(StatusCode::OK, result),
             Err(refusal) => caller.refuse(&refusal, &caller.context(request)),
         },
     }
+}
+
+/// The list over all servers, inspected as what single servers answer is.
+async fn shown(caller: &Arc<Caller>, request: &Request<'_>, kind: ListKind) -> Result<Bytes, Refusal> {
+    let result = federated(caller, request, kind).await?;
+    inspect::shown_result(&caller.gate, request.id, &result)
 }
 
 /// One server's list as the caller may see it; `None` where it stays as it is.

@@ -32,6 +32,7 @@ use crate::{
     answer::{self, AnswerBody},
     catalogue::Server,
     gate::Gate,
+    inspect::Watch,
     metrics::Metrics,
     upstream::{self, Hello, Incoming, UpstreamError},
 };
@@ -210,7 +211,9 @@ impl Session {
                 match incoming {
                     Incoming::Notification(body) => {
                         server.heard(&body);
-                        this.tell(body);
+                        if let Some(body) = Watch::new(&gate, None).announcement(&gate, body) {
+                            this.tell(body);
+                        }
                     }
                     Incoming::Request(body) => {
                         let Some(session) = weak_session.upgrade() else { return };
@@ -239,7 +242,9 @@ impl Session {
                         if let Some((asked, _)) = asked {
                             let detail = format!("agent {} was asked {}", this.agent.name, question.method);
                             gate.recorder.event(EventKind::ClientAsked, Some(name.as_str()), &detail);
-                            this.tell(asked);
+                            if let Some(asked) = Watch::new(&gate, None).announcement(&gate, asked) {
+                                this.tell(asked);
+                            }
                         } else {
                             let why = "the gate does not let this server ask that";
                             let id = Some(question.id);

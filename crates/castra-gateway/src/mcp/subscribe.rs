@@ -34,6 +34,7 @@ use crate::{
     catalogue::Server,
     decide::still_permits,
     gate::Gate,
+    inspect::Watch,
     path::{self, Stopped},
     record::{Ending, Noted, Permit},
     understand::Action,
@@ -480,9 +481,11 @@ impl Listener {
         else {
             return;
         };
-        if let Some(stamped) = bridge::listen_notification(&notification, &self.filter, id) {
+        let stamped = bridge::listen_notification(&notification, &self.filter, id);
+        let shown = |stamped: Vec<u8>| Watch::new(&self.gate, None).announcement(&self.gate, stamped.into());
+        if let Some(shown) = stamped.and_then(|stamped| shown(stamped.into())) {
             // A client that does not read loses announcements, not the gate its memory.
-            let _ = sender.try_send(stamped.into());
+            let _ = sender.try_send(shown);
         }
     }
 }
@@ -697,7 +700,10 @@ impl Follower {
             (self.session.upgrade(), mcp::parse(body, &ParseLimits::default()))
             && let Some(told) = bridge::modern_notification_to_legacy(&n)
         {
-            session.tell(told.into_owned().into());
+            let told = told.into_owned().into();
+            if let Some(told) = Watch::new(&self.gate, None).announcement(&self.gate, told) {
+                session.tell(told);
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use castra_core::{AgentName, Effect, Limits, PolicyMode, ServerName};
+use castra_core::{AgentName, Effect, Limits, PolicyMode, ServerName, StreamMode};
 use castra_gateway::{
     AllowedAsks, Gate, GateParts, ServerParts, ToolOverride,
     budget::{Budgets, Settings},
@@ -17,6 +17,7 @@ use castra_gateway::{
     upstream::{Transport, UpstreamConfig},
 };
 use castra_identity::{Authority, Issuer, NameRule, ResourceServer, SiteRules, TrustDomain};
+use castra_inspect::Inspector;
 use castra_ledger::{Record, Signer, VerifierKey, verify_log};
 use castra_net::{
     client::{ClientError, ClientSettings, HttpClient},
@@ -64,6 +65,7 @@ pub(crate) struct Wish {
     /// Whether the gate listens with TLS and takes client certificates of the built-in CA.
     pub(crate) tls: bool,
     pub(crate) issuers: Vec<Issuer>,
+    pub(crate) inspector: Inspector,
 }
 
 impl Default for Wish {
@@ -79,6 +81,7 @@ impl Default for Wish {
             agents: Vec::new(),
             tls: false,
             issuers: Vec::new(),
+            inspector: Inspector::default(),
         }
     }
 }
@@ -260,6 +263,8 @@ impl Rig {
             sites: SiteRules::new(&["127.0.0.1".parse().unwrap()], &[], &[]).unwrap(),
             resource: ResourceServer::new("https://gate.example", authorization_servers).unwrap(),
             servers: servers.collect(),
+            inspector: wish.inspector,
+            inspection_mode: StreamMode::Window,
             reads_wait: false,
             payload_bytes_max: 1 << 20,
         });

@@ -6,6 +6,7 @@ mod completions;
 mod demo;
 mod doctor;
 pub(crate) mod init;
+mod inspect;
 mod log;
 pub(crate) mod person;
 mod policy;
@@ -36,6 +37,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Tool(command) => tool::run(Context::new(global)?, command),
         Command::Budget(command) => budget::run(Context::new(global)?, command),
         Command::Policy(command) => policy::run(Context::new(global)?, command),
+        Command::Inspect(args) => inspect::run(Context::new(global)?, &args),
         Command::Log(command) => log::run(global, command),
         Command::Completions { shell } => completions::run(&mut Out::new(false), shell),
         Command::Schema { what } => schema::run(&mut Out::new(false), what),

@@ -5,6 +5,7 @@
 //! both are generated from here. `read.rs` is the one parser, `values.rs` the kinds of value.
 
 mod budgets;
+mod inspect;
 mod read;
 mod reference;
 mod values;
@@ -22,6 +23,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 pub use budgets::{Budget, Budgets, Money, Per, Quantity, UnknownPrice};
+pub use inspect::{Becomes, Inspect, InspectPattern};
 pub use read::{ConfigError, Loaded, Problem};
 pub(crate) use read::{read_file, read_strictly};
 pub use reference::{json_schema, markdown};
@@ -43,6 +45,8 @@ pub struct Config {
     pub record: Record,
     /// Limits; reaching one is a refusal that is recorded.
     pub limits: LimitsTable,
+    /// What is looked for in requests and answers, and what becomes of it.
+    pub inspect: Inspect,
     /// What all budgets share.
     pub budgets: Budgets,
     /// What Castra says about itself on standard error.

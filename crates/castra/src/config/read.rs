@@ -11,6 +11,7 @@ use std::{
 };
 
 use castra_identity::{SiteRules, TrustDomain};
+use castra_inspect::{Action, Inspector, Settings};
 use castra_store::StoreError;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
@@ -143,6 +144,16 @@ impl Config {
                 let what = format!("another server is called {} already: names are unique", server.name);
                 say(&["server", &i.to_string(), "name"], what);
             }
+        }
+        // The built-in list is good; leaving it out keeps reading quick.
+        let own = Settings { secrets: Action::Off, ..self.inspect.settings() };
+        if !own.patterns.is_empty()
+            && let Err(e) = Inspector::new(&own)
+        {
+            let at = self.inspect.pattern.iter().rposition(|p| e.pattern() == Some(p.name.as_str()));
+            let at = at.map(|at| at.to_string());
+            let path = at.as_deref().map_or(vec!["inspect"], |at| vec!["inspect", "pattern", at]);
+            say(&path, e.to_string());
         }
         for (i, budget) in self.budget.iter().enumerate() {
             if self.budget.iter().take(i).any(|other| other.name == budget.name) {

@@ -189,11 +189,16 @@ impl Follower {
         let servers = server_parts(config, &limits, self.authority.certificate_pem())?;
         let sites = parts::gate_sites(config)?;
         let budgets = parts::budgets(config)?;
+        let inspector =
+            (config.inspect != self.loaded.config.inspect).then(|| parts::inspector(config)).transpose()?;
         let issuers =
             (config.issuer != self.loaded.config.issuer).then(|| Issuers::new(&config.issuer)).transpose()?;
         self.gate.replace_servers(servers);
         self.gate.replace_sites(sites);
         self.gate.budgets().replace(budgets);
+        if let Some(inspector) = inspector {
+            self.gate.replace_inspector(inspector, config.inspect.mode);
+        }
         if let Some(issuers) = issuers {
             self.gate.replace_issuers(issuers.without_keys());
             self.issuers = issuers;

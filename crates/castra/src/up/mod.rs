@@ -164,6 +164,8 @@ impl Running {
             sites: parts::gate_sites(config)?,
             resource: parts::resource_server(config, &addresses.gate)?,
             servers: server_parts(config, &limits, &authority_pem)?,
+            inspector: parts::inspector(config)?,
+            inspection_mode: config.inspect.mode,
             reads_wait: config.record.reads == Reads::Before,
             payload_bytes_max: PAYLOAD_BYTES_MAX,
         });

@@ -15,6 +15,7 @@ use castra_gateway::{
 };
 use castra_host::Secret;
 use castra_identity::{Authority, NameRule, ResourceServer, SiteRules, TrustDomain};
+use castra_inspect::Inspector;
 use castra_net::{
     client::{ClientSettings, HttpClient, machine_tls},
     tls::{ClientTlsConfig, ServerTls, ServerTlsConfig, client_config},
@@ -235,6 +236,11 @@ pub(super) fn certificate_rules(config: &Config) -> Result<Vec<NameRule>, Failur
         rules.push(NameRule::Spiffe(domain));
     }
     Ok(rules)
+}
+
+/// What looks for secrets and the operator's own patterns.
+pub(super) fn inspector(config: &Config) -> Result<Inspector, Failure> {
+    Ok(Inspector::new(&config.inspect.settings())?)
 }
 
 /// The gate as an OAuth resource server.

@@ -16,7 +16,7 @@ use castra_protocol::mcp::{
 use http::StatusCode;
 use tokio::sync::oneshot;
 
-use super::{Exchange, Lane, Out, Purpose, Source, malformed, modern_facts, parse_request};
+use super::{Exchange, Lane, Purpose, Source, malformed, modern_facts, parse_request};
 use crate::{
     mcp::{
         call::Client,
@@ -96,7 +96,8 @@ impl Exchange {
                     Some((asked, id)) => {
                         self.questions.push(session.expected(id));
                         self.note_question(&question);
-                        self.out.push_back(Out::Message(asked));
+                        let asked = self.message(asked);
+                        self.out.extend(asked);
                     }
                     None => self.turn_down(&question, "the client cannot answer this, or not now").await,
                 }
@@ -171,6 +172,7 @@ impl Exchange {
     pub(super) async fn ask_client(&mut self, needed: InputNeeded) {
         self.rounds += 1;
         let Client::Legacy(session) = &self.caller.client else { return };
+        let session = session.clone();
         let facts = session.facts();
         let able = self.may_ask_all(&needed, &facts);
         if !able || self.rounds > ROUNDS_MAX {
@@ -187,7 +189,9 @@ impl Exchange {
         let mut forget = Vec::new();
         for request in &needed.requests {
             let (id, expected, answer) = session.expect_answer();
-            self.out.push_back(Out::Message(request.to_legacy(&id, facts.revision).into()));
+            let question = Bytes::from(request.to_legacy(&id, facts.revision));
+            let question = self.message(question);
+            self.out.extend(question);
             answers.push((request.key.clone(), answer));
             forget.push(expected);
         }

@@ -8,7 +8,8 @@ use http::{Response, StatusCode};
 
 use super::{Exchange, Out, Purpose, Source};
 use crate::{
-    answer::{self, AnswerBody, RECEIPT},
+    answer::{self, AnswerBody, INSPECTION, RECEIPT},
+    inspect::Watch,
     upstream::Incoming,
 };
 
@@ -20,7 +21,13 @@ const BURST_BYTES_MAX: usize = 256 << 10;
 
 impl Exchange {
     /// Step 9: the whole answer as JSON, or a stream of events where something comes before it.
-    pub(crate) async fn respond(mut self) -> Response<AnswerBody> {
+    pub(crate) async fn respond(self) -> Response<AnswerBody> {
+        let uninspected = self.watch.as_ref().is_some_and(Watch::passes);
+        let response = self.begin().await;
+        if uninspected { answer::with_header(response, INSPECTION, "none") } else { response }
+    }
+
+    async fn begin(mut self) -> Response<AnswerBody> {
         match self.next().await {
             Some(Out::Final(last)) => {
                 let response = answer::json(last.status, last.body);
@@ -72,7 +79,7 @@ impl Exchange {
         }
         let Source::Events(events) = &mut self.source else { return None };
         match events.try_next()? {
-            Ok(Incoming::Notification(body)) => self.notification(body).map(Out::Message),
+            Ok(Incoming::Notification(body)) => self.notification(body),
             Ok(incoming) => {
                 if let Source::Events(events) = std::mem::replace(&mut self.source, Source::Nothing) {
                     self.source = Source::Next(incoming, Some(events));
