@@ -299,9 +299,9 @@ fn write_assistant(
     Ok(())
 }
 
-/// Whether reasoning came from a provider that speaks this form.
+/// Whether reasoning came from a provider that speaks this form. In a stream it has no signature.
 fn is_own(signature: Option<&str>) -> bool {
-    signature.is_none_or(|s| s == SIGNATURE)
+    signature.is_none_or(|s| s.is_empty() || s == SIGNATURE)
 }
 
 pub(super) fn write_call(call: &Call<'_>, with_signature: bool) -> String {
