@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Instant};
 
 use castra_core::{StreamMode, TextScanner};
 use castra_protocol::model::{
-    Api, Form, RequestFacts,
+    Api, Asked, Form, RequestFacts,
     stream::{CallVerdict, Framing, Step, StreamEngine, StreamLimits, StreamOptions},
 };
 
@@ -63,7 +63,7 @@ fn measure(name: &str, api: Api, mode: StreamMode, split: bool) {
         stream: true,
         usage_asked: false,
         created: 1_790_000_000,
-        echo: None,
+        asked: Asked::Nothing,
     };
     let stream = stream();
     let chunks: Vec<&[u8]> = match split {

@@ -13,7 +13,7 @@ use castra_core::{Protocol, Refusal, RefusalCode, Step, Timestamp};
 use castra_protocol::{
     json,
     model::{
-        Api, Form, ModelEntry, ModelLimits, Prepared, RefusalNotes, RequestFacts, Target, answer,
+        Api, Asked, Form, ModelEntry, ModelLimits, Prepared, RefusalNotes, RequestFacts, Target, answer,
         models_entry, models_list, parse_request, prepare, provider_error, refusal_answer, replace_calls,
     },
 };
@@ -225,7 +225,7 @@ fn facts(api: Api, form: Form) -> RequestFacts {
         stream: false,
         usage_asked: false,
         created: NOW,
-        echo: None,
+        asked: Asked::Nothing,
     }
 }
 

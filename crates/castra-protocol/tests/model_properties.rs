@@ -5,7 +5,7 @@
 use castra_protocol::{
     json,
     model::{
-        Api, Form, ModelLimits, RequestFacts, Target, answer, parse_request, prepare, provider_error,
+        Api, Asked, Form, ModelLimits, RequestFacts, Target, answer, parse_request, prepare, provider_error,
         replace_calls,
     },
 };
@@ -20,7 +20,15 @@ fn target(form: Form, model: &str) -> Target<'_> {
 }
 
 fn facts(api: Api, form: Form) -> RequestFacts {
-    RequestFacts { api, form, model: "m".into(), stream: false, usage_asked: false, created: 0, echo: None }
+    RequestFacts {
+        api,
+        form,
+        model: "m".into(),
+        stream: false,
+        usage_asked: false,
+        created: 0,
+        asked: Asked::Nothing,
+    }
 }
 
 /// How many calls an answer in the caller's form has.

@@ -89,12 +89,13 @@ pub fn status_of(code: RefusalCode) -> u16 {
 /// not of the caller: it becomes 502, and its text, which may hold parts of the key, stays here.
 pub fn provider_error(facts: &RequestFacts, status: u16, body: &[u8]) -> ErrorAnswer {
     let protocol = facts.api.protocol();
-    let status_out = caller_status(protocol, status);
+    let refused = matches!(status, 401 | 403 | 407) || refuses_key(facts.form, body);
+    let status_out = if refused { 502 } else { caller_status(protocol, status) };
     let own_fault = |message: &str| {
         let error = ErrorText { status: status_out, message, code: None, param: None, castra: None };
         ErrorAnswer { status: status_out, body: error.write(protocol).into_bytes() }
     };
-    if matches!(status, 401 | 403 | 407) {
+    if refused {
         return own_fault(
             "The model's provider did not accept the credential of this gate; tell its operator.",
         );
@@ -122,6 +123,12 @@ pub fn provider_error(facts: &RequestFacts, status: u16, body: &[u8]) -> ErrorAn
 /// in an error over HTTP.
 pub fn stream_error(api: Api, status: u16, message: &str, code: &str) -> String {
     ErrorText { status, message, code: Some(code), param: None, castra: None }.write(api.protocol())
+}
+
+/// Whether Google refuses the gate's key, for which it answers 400.
+fn refuses_key(form: Form, body: &[u8]) -> bool {
+    let Some(text) = std::str::from_utf8(body).ok().filter(|_| form == Form::Gemini) else { return false };
+    text.contains("API_KEY_INVALID")
 }
 
 /// What the caller sees for the status of a provider.

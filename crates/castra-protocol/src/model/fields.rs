@@ -29,7 +29,11 @@ impl<'p> Place<'p> {
     }
 
     pub(super) fn wrong(&self, want: &'static str) -> ModelError {
-        ModelError::Wrong { field: self.to_string(), want }
+        let field = match self {
+            Self::Root => "the body".to_string(),
+            place => place.to_string(),
+        };
+        ModelError::Wrong { field, want }
     }
 
     pub(super) fn missing(&self, want: &'static str) -> ModelError {
@@ -166,6 +170,12 @@ impl<'a, 'p> Fields<'a, 'p> {
             Some(member) => Err(self.place.member(&member.name).untranslatable(form, UNKNOWN)),
             None => Ok(()),
         }
+    }
+
+    /// The name of a member that nobody took.
+    pub(super) fn left(&self) -> Option<&str> {
+        let left = self.members.iter().find(|m| !m.taken && m.value.kind != Kind::Null);
+        left.map(|member| &*member.name)
     }
 
     fn of_kind(&mut self, name: &str, kind: Kind, want: &'static str) -> Result<Option<Value>, ModelError> {

@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use super::{
     Api, ModelError, StopReason, ToolCall, Usage,
     fields::{Fields, Place, elements_of, string_of},
+    responses,
 };
 use crate::{
     edit::{Changes, Edit, apply, cut},
@@ -31,12 +32,31 @@ pub(super) struct Found<'a> {
     stop_reason: Option<Value>,
 }
 
+impl<'a> Found<'a> {
+    /// What was found in a response, whose calls are items.
+    pub(super) fn in_response(
+        model: Option<Cow<'a, str>>,
+        usage: Option<Usage>,
+        stop: Option<StopReason>,
+        calls: Vec<FoundCall>,
+    ) -> Self {
+        Self { model, usage, stop, calls, ..Self::default() }
+    }
+}
+
 /// A tool call and where it stands.
 #[derive(Debug)]
 pub(super) struct FoundCall {
     pub(super) call: ToolCall,
     pub(super) choice: usize,
     at: CallAt,
+}
+
+impl FoundCall {
+    /// A call that is an element of an array.
+    pub(super) fn element(call: ToolCall, span: Span) -> Self {
+        Self { call, choice: 0, at: CallAt::Element(span) }
+    }
 }
 
 #[derive(Debug)]
@@ -74,7 +94,7 @@ pub(super) fn find(api: Api, text: &str, root: Value) -> Result<Found<'_>, Model
             fields.unsigned("input_tokens")?.ok_or_else(missing)?;
             Ok(Found::default())
         }
-        Api::Responses => Err(ModelError::Unserved { api, form: api.native_form() }),
+        Api::Responses => responses::find(&mut fields),
     }
 }
 
@@ -94,9 +114,20 @@ pub(super) fn replace(
                 replace_in_choice(text, choice, &of_choice.copied().collect::<Vec<_>>(), &mut edits)?;
             }
         }
+        Api::Responses => replace_items(&decided, &mut edits),
         _ => replace_in_message(text, found, &decided, &mut edits),
     }
     Ok(apply(text, edits))
+}
+
+/// A refused item of a response becomes a message in its place.
+fn replace_items(calls: &[Decided<'_>], edits: &mut Vec<Edit>) {
+    for (call, verdict) in calls {
+        if let (CallAt::Element(span), Some(refusal)) = (&call.at, verdict) {
+            let text = responses::refused_item(&call.call, refusal);
+            edits.push(Edit { range: span.start..span.end, text });
+        }
+    }
 }
 
 type Decided<'d> = (&'d FoundCall, &'d Option<String>);

@@ -6,13 +6,20 @@
 
 use std::borrow::Cow;
 
-use super::{Form, ModelError, StopReason, Usage};
+use super::{Form, ModelError, StopReason, Usage, fields::whole};
+use crate::{
+    edit::{Changes, apply},
+    json::{self, DEPTH_CEILING, quote},
+};
 
 /// Signature of a thinking block that this gate made of the plain reasoning text of a provider of
 /// chat completions (`reasoning_content`): such reasoning can go back to a provider like it. Signatures
 /// that another provider made have its name and a colon in front (`gemini:`) when they stand in an
 /// Anthropic thinking block, so that each writer knows which are its own.
 pub(super) const SIGNATURE: &str = "castra";
+
+/// What stands in front of a signature of Gemini where another form carries it.
+pub(super) const GEMINI: &str = "gemini:";
 
 /// A request.
 #[derive(Debug, Clone, Default)]
@@ -275,6 +282,24 @@ impl<'a> Conversation<'a> {
             }),
             None => Ok(()),
         }
+    }
+}
+
+impl Schema<'_> {
+    /// The schema with what stands beside it, for forms that have no other place for it: name and
+    /// description are its `title` and `description`, which is where JSON Schema has them (2020-12,
+    /// validation, section 9.1).
+    pub(super) fn labelled(&self) -> Result<String, ModelError> {
+        let mut changes = Changes::default();
+        for (key, value) in [("description", &self.description), ("title", &self.name)] {
+            match value {
+                Some(text) if json::get(self.raw, &[key]).is_none() => changes.add(key, quote(text)),
+                _ => {}
+            }
+        }
+        let mut edits = Vec::new();
+        changes.edit(self.raw, whole(self.raw, DEPTH_CEILING)?.span, &mut edits)?;
+        Ok(apply(self.raw, edits))
     }
 }
 

@@ -7,13 +7,13 @@
 use std::borrow::Cow;
 
 use super::{
-    Api, Form, ModelError, Prepared, Request, RequestFacts, Target,
+    Api, Asked, Form, ModelError, Prepared, Request, RequestFacts, Target,
     fields::{elements_of, unsigned_of, whole},
-    translate,
+    gemini, translate,
 };
 use crate::{
     edit::{Changes, Edit, apply},
-    json::{self, DEPTH_CEILING, Kind, Value, quote},
+    json::{self, DEPTH_CEILING, JsonError, Kind, Scanner, Value, quote},
 };
 
 /// Members that a version cannot set, since the gate or a key of the version's own says what they are.
@@ -54,14 +54,14 @@ pub fn check_param(name: &str) -> Result<(), ModelError> {
 /// or a part of the request cannot be said in the provider's form.
 pub fn prepare<'a>(request: &Request<'a>, target: &Target<'_>) -> Result<Prepared<'a>, ModelError> {
     check_tools(request, target)?;
-    let facts = RequestFacts {
+    let mut facts = RequestFacts {
         api: request.api,
         form: target.form,
         model: request.model.clone().into_owned(),
         stream: request.stream,
         usage_asked: request.usage_asked,
         created: target.now,
-        echo: None,
+        asked: Asked::Nothing,
     };
     let endpoint = endpoint(request, target)?;
     let max = |set: Option<u64>, asked| set.or(asked);
@@ -71,6 +71,7 @@ pub fn prepare<'a>(request: &Request<'a>, target: &Target<'_>) -> Result<Prepare
         return Ok(Prepared { body, endpoint, facts, max_output_tokens, set_aside: Vec::new() });
     }
     let translated = translate::request(request, target)?;
+    facts.asked = translated.asked;
     let max_output_tokens = max(max_param(target), translated.max_output_tokens);
     let body = with_params(&translated.body, target)?.into_bytes();
     Ok(Prepared {
@@ -101,16 +102,19 @@ fn endpoint(request: &Request<'_>, target: &Target<'_>) -> Result<Cow<'static, s
     Ok(match (request.api, target.form) {
         (Api::Embeddings, Form::OpenAiChat) => Cow::Borrowed("embeddings"),
         (Api::CountTokens, Form::AnthropicMessages) => Cow::Borrowed("messages/count_tokens"),
+        (Api::Embeddings, Form::Gemini) => gemini_endpoint(target, "batchEmbedContents"),
         (Api::Embeddings | Api::CountTokens, _) => return Err(unserved()),
         (_, Form::OpenAiChat) => Cow::Borrowed("chat/completions"),
         (_, Form::OpenAiResponses) => Cow::Borrowed("responses"),
         (_, Form::AnthropicMessages) => Cow::Borrowed("messages"),
-        (_, Form::Gemini) => {
-            let model = target.model.strip_prefix("models/").unwrap_or(target.model);
-            let verb = if request.stream { "streamGenerateContent?alt=sse" } else { "generateContent" };
-            Cow::Owned(format!("models/{model}:{verb}"))
-        }
+        (_, Form::Gemini) if request.stream => gemini_endpoint(target, "streamGenerateContent?alt=sse"),
+        (_, Form::Gemini) => gemini_endpoint(target, "generateContent"),
     })
+}
+
+/// Gemini has the model in the path. A name with a slash is the name of a resource (`tunedModels/x`).
+fn gemini_endpoint(target: &Target<'_>, verb: &str) -> Cow<'static, str> {
+    Cow::Owned(format!("{}:{verb}", gemini::resource(target.model)))
 }
 
 /// The most output tokens that a version sets.
@@ -155,9 +159,29 @@ fn with_params(body: &str, target: &Target<'_>) -> Result<String, ModelError> {
     };
     let mut root = Changes::default();
     set_params(&mut root, api, target);
+    if let (Form::Gemini, Some(own)) = (target.form, json::get(body, &[GENERATION])) {
+        merge_generation(&mut root, own, target)?;
+    }
     let mut edits = Vec::new();
     root.edit(body, whole(body, DEPTH_CEILING)?.span, &mut edits)?;
     Ok(apply(body, edits))
+}
+
+/// Where Gemini has what other forms have in the request itself.
+const GENERATION: &str = "generationConfig";
+
+/// What a version sets of the generation stands in place of the same of the caller, beside the rest.
+fn merge_generation(root: &mut Changes, own: &str, target: &Target<'_>) -> Result<(), ModelError> {
+    let Some((_, set)) = target.params.iter().find(|(name, _)| name == GENERATION) else { return Ok(()) };
+    let mut merged = Changes::default();
+    Scanner::at(set, whole(set, DEPTH_CEILING)?.span).members(|s, name| {
+        merged.set(&name.decode(), s.skip()?.span.of(set));
+        Ok::<_, JsonError>(())
+    })?;
+    let mut edits = Vec::new();
+    merged.edit(own, whole(own, DEPTH_CEILING)?.span, &mut edits)?;
+    root.set(GENERATION, &apply(own, edits));
+    Ok(())
 }
 
 fn set_params(root: &mut Changes, api: Api, target: &Target<'_>) {

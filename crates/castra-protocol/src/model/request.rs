@@ -11,6 +11,7 @@ use castra_core::Limits;
 use super::{
     Api, ModelError,
     fields::{Fields, Place, elements_of, string_of},
+    responses,
 };
 use crate::json::{JsonError, Kind, Scanner, Span, Value};
 
@@ -63,6 +64,8 @@ pub struct Request<'a> {
     pub text_bytes: usize,
     /// The protocol's own name for the conversation that this is a part of (responses).
     pub conversation: Option<Cow<'a, str>>,
+    /// The earlier answer that it goes on from (`previous_response_id`, responses).
+    pub continues: Option<Cow<'a, str>>,
     /// Whom the caller says it acts for; a claim, not an identity.
     pub end_user: Option<Cow<'a, str>>,
     /// Where things stand that may have to change.
@@ -148,10 +151,17 @@ pub fn parse_request<'a>(api: Api, body: &'a [u8], limits: &ModelLimits) -> Resu
         usage_asked: usage_asked(text, stream_options)?,
         max_output_tokens: max_output_tokens(&mut fields, names.max_tokens)?,
         choices: choices(&mut fields, api, limits)?,
-        tools: tools(&mut fields, names.tools, limits)?,
+        tools: match api {
+            Api::Responses => responses::offered(&mut fields, messages, limits)?,
+            _ => tools(&mut fields, names.tools, limits)?,
+        },
         media: seen.media,
         text_bytes: text.len().saturating_sub(seen.encoded_bytes),
         conversation: conversation(&mut fields, api)?,
+        continues: match api {
+            Api::Responses => fields.string("previous_response_id")?,
+            _ => None,
+        },
         end_user: end_user(&mut fields, api)?,
         places: Places {
             root,

@@ -60,7 +60,27 @@ pub struct RequestFacts {
     pub usage_asked: bool,
     /// The time of the request in seconds since 1970.
     pub created: u64,
-    /// Raw JSON members of the request that an answer must repeat (responses), where the provider does
-    /// not do it.
-    pub echo: Option<Arc<str>>,
+    /// What the answer repeats of the request, or follows, where the provider does not see to it.
+    pub asked: Asked,
+}
+
+/// What an answer repeats of its request, or follows, where the provider does not see to it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Asked {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// A Responses object.
+    Response {
+        /// Members of the request that it repeats, as raw JSON: `"instructions":null,"tools":[]`.
+        repeated: Arc<str>,
+        /// Whether what a model sealed of its reasoning is wanted (`include` has
+        /// `reasoning.encrypted_content`).
+        sealed_reasoning: bool,
+    },
+    /// Vectors.
+    Vectors {
+        /// As base64 of little-endian floats of 32 bits rather than as numbers.
+        base64: bool,
+    },
 }

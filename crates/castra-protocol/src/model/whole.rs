@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use super::{
     Api, Form, ModelError, ModelLimits, RequestFacts, StopReason, ToolCall, Usage, found,
     found::Found,
+    gemini,
     ir::{Part, Reply},
     translate,
 };
@@ -50,6 +51,9 @@ pub fn answer<'a>(
     if facts.api.native_form() == facts.form {
         let found = found::find(facts.api, text, root).map_err(of_answer)?;
         return bounded(as_it_is(body, found), facts.form);
+    }
+    if let (Api::Embeddings, Form::Gemini) = (facts.api, facts.form) {
+        return gemini::read_vectors(text, root, facts).map_err(of_answer);
     }
     let reply = translate::read_reply(facts, text, root).map_err(of_answer)?;
     let body = translate::write_reply(facts, &reply).map_err(of_answer)?;

@@ -21,6 +21,14 @@ impl Object {
         self.0.len() == 1
     }
 
+    /// Adds members that are raw JSON, without the braces around them.
+    pub(super) fn members(&mut self, raw: &str) {
+        if self.0.len() > 1 && !raw.is_empty() {
+            self.0.push(',');
+        }
+        self.0.push_str(raw);
+    }
+
     pub(super) fn raw_some(&mut self, name: &str, raw: Option<&str>) {
         if let Some(raw) = raw {
             self.raw(name, raw);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use castra_core::{StreamMode, TextScanner};
 use castra_protocol::{
     model::{
-        Api, Form, RequestFacts,
+        Api, Asked, Form, RequestFacts,
         stream::{CallVerdict, Framing, SaidText, Step, StreamEngine, StreamLimits, StreamOptions, Summary},
     },
     sse,
@@ -48,8 +48,15 @@ impl TextScanner for Literal {
 
 pub(crate) fn facts(form: Form, api: Api) -> RequestFacts {
     let (stream, usage_asked) = (true, true);
-    let (created, echo) = (1_700_000_000, None);
-    RequestFacts { api, form, model: "route".into(), stream, usage_asked, created, echo }
+    RequestFacts {
+        api,
+        form,
+        model: "route".into(),
+        stream,
+        usage_asked,
+        created: 1_700_000_000,
+        asked: Asked::Nothing,
+    }
 }
 
 pub(crate) fn options(mode: StreamMode) -> StreamOptions {

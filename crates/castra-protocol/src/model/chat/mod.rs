@@ -8,7 +8,7 @@ mod read;
 mod reply;
 mod write;
 
-pub(super) use read::read_request;
+pub(super) use read::{read_request, source_of_url};
 pub(super) use reply::{read_reply, write_reply};
 pub(super) use write::write_request;
 

@@ -140,7 +140,10 @@ fn read_image<'a>(part: &mut Fields<'a, '_>, to: Form) -> Result<Part<'a>, Model
 }
 
 /// A data URL is base64, anything else a URL that the provider fetches.
-fn source_of_url<'a>(url: Cow<'a, str>, place: &Place<'_>) -> Result<Source<'a>, ModelError> {
+pub(in crate::model) fn source_of_url<'a>(
+    url: Cow<'a, str>,
+    place: &Place<'_>,
+) -> Result<Source<'a>, ModelError> {
     match url {
         Cow::Borrowed(url) => match data_url(url, place)? {
             Some((media_type, data)) => {

@@ -21,9 +21,6 @@ const FORM: Form = Form::AnthropicMessages;
 /// Anthropic serves can write as much.
 pub const DEFAULT_MAX_TOKENS: u64 = 16_384;
 
-/// What stands in front of a signature of Gemini in a thinking block.
-const GEMINI: &str = "gemini:";
-
 /// What Anthropic takes as an id or name (`^[a-zA-Z0-9_-]+$`).
 fn is_id(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))

@@ -2,13 +2,16 @@
 
 use std::borrow::Cow;
 
-use super::{GEMINI, is_id};
+use super::is_id;
 use crate::{
     json::{self, Kind, Value},
     model::{
         Form, ModelError, Request,
         fields::{Fields, Place, elements_of, string_of},
-        ir::{Call, Conversation, Effort, Part, Piece, Reasoning, Role, Schema, Source, Tool, ToolChoice},
+        ir::{
+            Call, Conversation, Effort, GEMINI, Part, Piece, Reasoning, Role, Schema, Source, Tool,
+            ToolChoice,
+        },
         request::message_values,
     },
 };

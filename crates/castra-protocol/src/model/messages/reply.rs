@@ -1,12 +1,12 @@
 //! Reading and writing an answer.
 
-use super::{GEMINI, input_of, text_block, tool_use};
+use super::{input_of, text_block, tool_use};
 use crate::{
     json::Value,
     model::{
         ModelError, StopReason, Usage,
         fields::{Fields, Place},
-        ir::{Call, Part, Reply, SIGNATURE},
+        ir::{Call, GEMINI, Part, Reply, SIGNATURE},
         write::{Array, Object},
     },
 };

@@ -1,15 +1,10 @@
 //! Writing a request.
 
 use super::{DEFAULT_MAX_TOKENS, FORM, input_of, is_id, text_block, tool_use};
-use crate::{
-    edit::{Changes, apply},
-    json::{self, DEPTH_CEILING, quote},
-    model::{
-        ModelError, Target,
-        fields::whole,
-        ir::{Call, Conversation, Effort, Part, Piece, Reasoning, Role, Schema, Source, ToolChoice, Turn},
-        write::{Array, Object},
-    },
+use crate::model::{
+    ModelError, Target,
+    ir::{Call, Conversation, Effort, Part, Piece, Reasoning, Role, Source, ToolChoice, Turn},
+    write::{Array, Object},
 };
 
 /// Writes a request.
@@ -343,7 +338,7 @@ fn write_output(out: &mut Object, read: &Conversation<'_>) -> Result<(), ModelEr
     if let Some(schema) = &read.schema {
         let mut format = Object::new();
         format.string("type", "json_schema");
-        format.raw("schema", &labelled(schema)?);
+        format.raw("schema", &schema.labelled()?);
         config.raw("format", &format.finish());
     }
     if !thinking.is_empty() {
@@ -353,19 +348,4 @@ fn write_output(out: &mut Object, read: &Conversation<'_>) -> Result<(), ModelEr
         out.raw("output_config", &config.finish());
     }
     Ok(())
-}
-
-/// The schema with what stood beside it: name and description are its `title` and `description`, which
-/// is where JSON Schema has them (2020-12, validation, section 9.1).
-fn labelled(schema: &Schema<'_>) -> Result<String, ModelError> {
-    let mut changes = Changes::default();
-    for (key, value) in [("description", &schema.description), ("title", &schema.name)] {
-        match value {
-            Some(text) if json::get(schema.raw, &[key]).is_none() => changes.add(key, quote(text)),
-            _ => {}
-        }
-    }
-    let mut edits = Vec::new();
-    changes.edit(schema.raw, whole(schema.raw, DEPTH_CEILING)?.span, &mut edits)?;
-    Ok(apply(schema.raw, edits))
 }

@@ -152,7 +152,7 @@ pub struct Summary {
 /// #     fn finish(&mut self, _: &mut String) {}
 /// #     fn findings(&self) -> &[std::sync::Arc<str>] { &[] }
 /// # }
-/// # let facts = RequestFacts { api: Api::Chat, form: Form::OpenAiChat, model: "m".into(), stream: true, usage_asked: false, created: 0 };
+/// # let facts = RequestFacts { api: Api::Chat, form: Form::OpenAiChat, model: "m".into(), stream: true, usage_asked: false, created: 0, asked: Default::default() };
 /// # let options = StreamOptions { mode: Default::default(), framing: Framing::Sse, limits: Default::default(), input_tokens: 1, id: "a".into() };
 /// let mut engine = StreamEngine::new(&facts, options, Box::new(|| Nothing));
 /// engine.feed(b"data: [DONE]\n\n");
