@@ -4,7 +4,9 @@
 //! The ledger's parsers bring their own functions (`castra_ledger::fuzz`), and so does the program
 //! (`castra::fuzz`).
 
-use castra_core::Timestamp;
+use std::sync::Arc;
+
+use castra_core::{StreamMode, TextScanner, Timestamp};
 use castra_identity::{
     Issuer, IssuerConfig, Jwks, NameRule, SiteRules, TrustDomain,
     certificate::read_peer,
@@ -23,6 +25,7 @@ use castra_protocol::{
     model::{
         Api, Asked, Form, ModelLimits, RequestFacts, Target, answer, parse_request, prepare, provider_error,
         replace_calls,
+        stream::{CallVerdict, Framing, Step, StreamEngine, StreamLimits, StreamOptions},
     },
     sse,
 };
@@ -322,5 +325,76 @@ pub fn site(data: &[u8]) {
             Some(canonical.as_str()),
             "canonical is canonical"
         );
+    }
+}
+
+/// Whatever a provider streams, in its form to any caller's: how it is cut into chunks does not matter,
+/// every event that leaves is JSON, and the stream ends.
+pub fn stream(form: Form, data: &[u8]) {
+    let [api, cut, stream @ ..] = data else { return };
+    let api = [Api::Chat, Api::Messages, Api::Responses][usize::from(*api) % 3];
+    let (first, second) = stream.split_at(usize::from(*cut).min(stream.len()));
+    let whole = streamed(form, api, &[stream]);
+    assert_eq!(whole, streamed(form, api, &[first, second]), "chunk borders do not matter");
+    let read = sse::Decoder::new(1 << 24).feed(&whole, |event| {
+        let known = event.data.is_empty() || event.data.trim_ascii() == "[DONE]";
+        assert!(known || json::check(event.data.as_bytes(), DEPTH_MAX).is_ok(), "no JSON: {}", event.data);
+    });
+    assert!(read.is_ok(), "no events");
+}
+
+fn streamed(form: Form, api: Api, chunks: &[&[u8]]) -> Vec<u8> {
+    let model = "m".to_owned();
+    let facts = RequestFacts { api, form, model, stream: true, usage_asked: true, created: 1, asked: Default::default() };
+    let options = StreamOptions {
+        mode: StreamMode::Window,
+        framing: Framing::Sse,
+        limits: StreamLimits::default(),
+        input_tokens: 1,
+        id: "a".into(),
+    };
+    let mut engine = StreamEngine::new(&facts, options, Box::new(HoldsS::default));
+    let (mut chunks, mut out) = (chunks.iter(), Vec::new());
+    loop {
+        match engine.next() {
+            Step::Out(bytes) => out.extend_from_slice(&bytes),
+            Step::Decide(call) if call.name.len() % 2 == 0 => engine.decided(CallVerdict::Release),
+            Step::Decide(call) if call.arguments.len() % 2 == 0 => {
+                engine.decided(CallVerdict::Rewrite("{\"x\":1}".into()));
+            }
+            Step::Decide(_) => engine.decided(CallVerdict::Refuse("No.".into())),
+            Step::Need => match chunks.next() {
+                Some(chunk) => engine.feed(chunk),
+                None => engine.finish(),
+            },
+            Step::End(_) => return out,
+        }
+    }
+}
+
+/// Holds back an `s` at the end and masks `ss`.
+#[derive(Default)]
+struct HoldsS(bool);
+
+impl TextScanner for HoldsS {
+    fn push(&mut self, text: &str, out: &mut String) {
+        for c in text.chars() {
+            match (c, std::mem::take(&mut self.0)) {
+                ('s', true) => out.push_str("[]"),
+                ('s', false) => self.0 = true,
+                (c, held) => {
+                    out.push_str(if held { "s" } else { "" });
+                    out.push(c);
+                }
+            }
+        }
+    }
+
+    fn finish(&mut self, out: &mut String) {
+        out.push_str(if std::mem::take(&mut self.0) { "s" } else { "" });
+    }
+
+    fn findings(&self) -> &[Arc<str>] {
+        &[]
     }
 }

@@ -55,7 +55,11 @@ fn stream() -> String {
     stream + &event("{}", "\"stop\"") + "data: [DONE]\n\n"
 }
 
+/// Measures what is named, or begins with what the first argument says.
 fn measure(name: &str, api: Api, mode: StreamMode, split: bool) {
+    if std::env::args().nth(1).is_some_and(|wanted| !name.starts_with(&wanted)) {
+        return;
+    }
     let facts = RequestFacts {
         api,
         form: Form::OpenAiChat,

@@ -40,6 +40,8 @@ pub(super) struct Call {
     free: bool,
     /// It is of a tool that only its own form has.
     native: bool,
+    /// Namespace of the tool, or the remote server that has it; empty if there is none.
+    space: String,
     /// Said in a way that clients read differently, so it is said anew.
     irregular: bool,
     state: State,
@@ -59,7 +61,8 @@ enum State {
 impl Call {
     fn new(at: u32, key: u64, call: ToolCall) -> Self {
         let (free, native, irregular, left) = (false, false, false, false);
-        Self { at, key, call, free, native, irregular, state: State::Open, verdict: None, left }
+        let space = String::new();
+        Self { at, key, call, free, native, space, irregular, state: State::Open, verdict: None, left }
     }
 
     /// The arguments to write when the call may be made.
@@ -89,14 +92,24 @@ impl Call {
     /// The call as it leaves in another form; None if no other form has its kind.
     pub(super) fn released(&self) -> Option<ToolCall> {
         let arguments = self.arguments().to_owned();
-        (!self.free && !self.native).then(|| ToolCall { arguments, ..self.call.clone() })
+        (!self.free && !self.native && self.space.is_empty())
+            .then(|| ToolCall { arguments, ..self.call.clone() })
     }
 
     /// The call as it is decided: always with JSON arguments.
     pub(super) fn asked(&self) -> ToolCall {
         let mut call = self.call.clone();
         if self.free {
-            call.arguments = format!("{{\"input\":{}}}", quote(&self.call.arguments));
+            call.arguments = quote(&self.call.arguments);
+        }
+        if self.native {
+            // The item is the call of a tool: `shell_call` of `shell`.
+            call.name.truncate(call.name.strip_suffix("_call").map_or(call.name.len(), str::len));
+        }
+        match (&*self.space, self.native) {
+            ("", _) => {}
+            (server, true) => call.name = format!("mcp:{server}.{}", call.name),
+            (space, false) => call.name = format!("{space}.{}", call.name),
         }
         call
     }
@@ -153,12 +166,10 @@ impl Calls {
         let Some(call) = self.list.iter_mut().find(|call| call.verdict.is_none()) else { return };
         call.verdict = Some(match verdict {
             CallVerdict::Release if call.irregular => CallVerdict::Rewrite(call.call.arguments.clone()),
-            CallVerdict::Rewrite(arguments) if call.free => {
-                match json::get(&arguments, &["input"]).and_then(|input| serde_json::from_str(input).ok()) {
-                    Some(input) => CallVerdict::Rewrite(input),
-                    None => CallVerdict::Refuse("The arguments of this call could not be changed.".into()),
-                }
-            }
+            CallVerdict::Rewrite(arguments) if call.free => match serde_json::from_str(&arguments) {
+                Ok(input) => CallVerdict::Rewrite(input),
+                Err(_) => CallVerdict::Refuse("The arguments of this call could not be changed.".into()),
+            },
             other => other,
         });
     }
@@ -243,6 +254,7 @@ impl Calls {
         let id_again = name(data, &mut call.call.id, part.id, "another id")?;
         let name_again = name(data, &mut call.call.name, part.name, "another name")?;
         call.native |= part.native;
+        name(data, &mut call.space, part.space, "another namespace")?;
         call.irregular |= self.joined && (id_again || name_again);
         if let Some(arguments) = part.arguments {
             self.bytes += call.add(data, arguments)?;

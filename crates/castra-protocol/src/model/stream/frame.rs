@@ -266,6 +266,11 @@ impl Out {
         }
     }
 
+    /// Makes room for what will probably leave.
+    pub(super) fn reserve(&mut self, bytes: usize) {
+        self.bytes.reserve(bytes);
+    }
+
     pub(super) fn len(&self) -> usize {
         self.bytes.len()
     }

@@ -13,6 +13,7 @@
 mod calls;
 mod error;
 mod frame;
+mod like;
 mod part;
 mod read;
 mod same;
@@ -34,6 +35,7 @@ use super::{Form, RequestFacts, StopReason, ToolCall, Usage};
 use crate::json::{Scanner, Span};
 use calls::Calls;
 use frame::Out;
+use like::Likeness;
 use part::{Channel, Names, Part, Reading};
 use same::Edits;
 use texts::Texts;
@@ -207,6 +209,7 @@ struct Core<S> {
     /// The text that is being written (translation).
     current: Option<Channel>,
     pending_stop: Option<(u32, StopReason)>,
+    like: Likeness,
     parts: Vec<Part>,
     edits: Edits,
     scratch: String,
@@ -253,6 +256,7 @@ impl<S: TextScanner> StreamEngine<S> {
             seen: Vec::new(),
             current: None,
             pending_stop: None,
+            like: Likeness::default(),
             parts: Vec::new(),
             edits: Edits::default(),
             scratch: String::new(),
@@ -274,6 +278,7 @@ impl<S: TextScanner> StreamEngine<S> {
         }
         self.core.bytes_in += chunk.len() as u64;
         self.framer.push(chunk);
+        self.core.out.reserve(chunk.len());
         if self.core.bytes_in > self.core.limits.stream_bytes_max {
             return self.core.fail(StreamError::StreamTooLong(self.core.limits.stream_bytes_max));
         }
@@ -436,8 +441,16 @@ impl<S: TextScanner> Core<S> {
     fn parts_of(&mut self, frame: &Frame<'_>, data: &str, number: u64) -> Result<Vec<Part>, StreamError> {
         let mut parts = std::mem::take(&mut self.parts);
         parts.clear();
+        if let Some(part) = self.like.read(frame.event, data) {
+            parts.push(part);
+            return Ok(parts);
+        }
         let mut reading = Reading { names: &mut self.names, parts: &mut parts };
         read::event(self.form, frame.event, data, number, &mut reading)?;
+        // The first event names the answer, which none that is like it needs to do again.
+        if self.opened {
+            self.like.learn(frame.event, data, &parts);
+        }
         Ok(parts)
     }
 

@@ -87,6 +87,8 @@ pub(super) struct CallPart {
     pub(super) id: Option<Span>,
     pub(super) name: Option<Span>,
     pub(super) arguments: Option<Arguments>,
+    /// Namespace of the tool, or the remote server that has it (responses).
+    pub(super) space: Option<Span>,
     /// The value that is the call (chat: the entry of `tool_calls`; responses: the item).
     pub(super) entry: Option<Span>,
     /// Its index (chat).
@@ -115,7 +117,8 @@ pub(super) enum Arguments {
 impl CallPart {
     pub(super) fn new(at: u32, key: u64) -> Self {
         let (entry, index, ends, native) = (None, None, false, false);
-        Self { at, key, id: None, name: None, arguments: None, entry, index, ends, native }
+        let (id, name, arguments, space) = (None, None, None, None);
+        Self { at, key, id, name, arguments, space, entry, index, ends, native }
     }
 }
 

@@ -217,7 +217,7 @@ fn item(s: &mut Scanner<'_>, at: u32, stage: Stage, reading: &mut Reading<'_>) -
     let word = kind.decode();
     match &*word {
         "message" | "reasoning" => texts(&mut Scanner::at(data, place), at, reading),
-        call if call.ends_with("_call") && !HOSTED.contains(&call) => {
+        call if asks_the_client(call) && !HOSTED.contains(&call) => {
             reading.push(Part::Call(call_item(data, place, kind.span(), &word, at, stage)?));
             Ok(())
         }
@@ -231,6 +231,14 @@ fn item(s: &mut Scanner<'_>, at: u32, stage: Stage, reading: &mut Reading<'_>) -
         }
     }
 }
+
+/// Whether an item of this type waits for something that its receiver does: all calls that are not
+/// hosted, known or not, and the call of a remote server's tool that waits for approval.
+fn asks_the_client(kind: &str) -> bool {
+    kind.ends_with("_call") || kind == APPROVAL
+}
+
+const APPROVAL: &str = "mcp_approval_request";
 
 /// Members of items that hold what a client is asked to do.
 const WHAT_TO_DO: &[&str] = &["action", "actions", "operation", "arguments"];
@@ -256,8 +264,12 @@ fn call_item(
     Scanner::at(data, place).members(|s, name| {
         match (&*name.decode(), s.kind()?) {
             ("call_id", Kind::String) => call.id = Some(s.string()?.span()),
-            ("name", Kind::String) if plain => call.name = Some(s.string()?.span()),
-            ("arguments", Kind::String) if plain => call.arguments = filled(s, Arguments::Whole)?,
+            ("id", Kind::String) if call.id.is_none() => call.id = Some(s.string()?.span()),
+            ("namespace" | "server_label", Kind::String) => call.space = Some(s.string()?.span()),
+            ("name", Kind::String) if plain || word == APPROVAL => call.name = Some(s.string()?.span()),
+            ("arguments", Kind::String) if plain || word == APPROVAL => {
+                call.arguments = filled(s, Arguments::Whole)?
+            }
             ("input", Kind::String) if plain => call.arguments = filled(s, Arguments::FreeWhole)?,
             (what, Kind::Object | Kind::Array) if WHAT_TO_DO.contains(&what) && stage != Stage::Added => {
                 call.arguments = Some(Arguments::Value(s.skip()?.span));

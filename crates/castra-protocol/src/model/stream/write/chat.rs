@@ -63,7 +63,7 @@ impl Chat {
 
     pub(super) fn end(&mut self, out: &mut Out, usage: Usage) {
         if self.usage_asked {
-            let Head { id, created, model } = &self.head;
+            let Head { id, created, model, .. } = &self.head;
             let (input, output, total) = (usage.input_tokens, usage.output_tokens, usage.total_tokens());
             let (cached, reasoning) = (usage.cache_read_tokens, usage.reasoning_tokens);
             out.event(
@@ -91,7 +91,7 @@ impl Chat {
     }
 
     fn chunk(&self, out: &mut Out, at: u32, delta: &str, finish: &str) {
-        let Head { id, created, model } = &self.head;
+        let Head { id, created, model, .. } = &self.head;
         out.event(
             None,
             &format!(

@@ -9,10 +9,12 @@ pub(super) use chat::Chat;
 pub(super) use messages::{Messages, input, more, note, stop};
 pub(super) use responses::Responses;
 
+use std::sync::Arc;
+
 use super::{StreamError, frame::Out, part::TextKind};
 use crate::{
     json::quote,
-    model::{Api, RequestFacts, StopReason, ToolCall, Usage},
+    model::{Api, Asked, RequestFacts, StopReason, ToolCall, Usage},
 };
 
 /// What names an answer, as raw JSON.
@@ -21,11 +23,20 @@ pub(super) struct Head {
     pub(super) id: String,
     pub(super) created: String,
     pub(super) model: String,
+    /// Members of the request that a response repeats.
+    pub(super) echo: Arc<str>,
 }
+
+/// What a response repeats of a request that said nothing of it.
+const NOTHING_ASKED: &str = r#""instructions":null,"metadata":{},"parallel_tool_calls":true,"temperature":null,"tool_choice":"auto","tools":[],"top_p":null"#;
 
 impl Head {
     pub(super) fn new(facts: &RequestFacts, id: &str) -> Self {
-        Self { id: quote(id), created: facts.created.to_string(), model: quote(&facts.model) }
+        let echo = match &facts.asked {
+            Asked::Response { repeated, .. } => repeated.clone(),
+            _ => NOTHING_ASKED.into(),
+        };
+        Self { id: quote(id), created: facts.created.to_string(), model: quote(&facts.model), echo }
     }
 
     /// A name that is built from the answer's id, quoted.

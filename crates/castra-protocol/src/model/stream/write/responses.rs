@@ -221,10 +221,10 @@ impl Responses {
     }
 
     fn response(&self, status: &str, details: &str, usage: &str) -> String {
-        let Head { id, created, model } = &self.head;
+        let Head { id, created, model, echo } = &self.head;
         let output = self.items.join(",");
         format!(
-            r#"{{"id":{id},"object":"response","created_at":{created},"status":"{status}","error":null,"incomplete_details":{details},"instructions":null,"metadata":{{}},"model":{model},"output":[{output}],"parallel_tool_calls":true,"temperature":null,"tool_choice":"auto","tools":[],"top_p":null,"usage":{usage}}}"#
+            r#"{{"id":{id},"object":"response","created_at":{created},"status":"{status}","error":null,"incomplete_details":{details},"model":{model},"output":[{output}],{echo},"usage":{usage}}}"#
         )
     }
 }
