@@ -69,7 +69,7 @@ impl OverBudget {
                 let resets = format!("{} (in {})", seconds(account.resets), waiting(wait(*now, account.resets)));
                 match account.until {
                     None => format!(
-                        "It will never fit: ask for less (a shorter request or answer), or have the budget raised above {}",
+                        "It will never fit: ask for less (a shorter request or answer), or have the budget raised to at least {}",
                         amount(account.unit, account.asked, currency)
                     ),
                     Some(until) if until < account.resets => format!(
@@ -90,16 +90,17 @@ impl fmt::Display for OverBudget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::UsedUp { account: a, currency, .. } => {
-                let text = |n| amount(a.unit, n, currency);
+                let number = |n| number(a.unit, n);
+                let limit = amount(a.unit, a.limit, currency);
                 write!(f, "budget {} ({}", a.budget, a.covers)?;
                 if let Some(agent) = &a.agent {
                     write!(f, "; the account of {agent}")?;
                 }
-                write!(f, "): {} of {} for this {} are used", text(a.spent), text(a.limit), a.per.as_str())?;
+                write!(f, "): {} of {limit} for this {} are used", number(a.spent), a.per.as_str())?;
                 if a.held > 0 {
-                    write!(f, ", {} are held by calls in flight", text(a.held))?;
+                    write!(f, ", {} are held by calls in flight", number(a.held))?;
                 }
-                write!(f, ", and this call may take {}", text(a.asked))
+                write!(f, ", and this call may take {}", number(a.asked))
             }
             Self::Unpriced { budget } => write!(
                 f,
@@ -137,10 +138,12 @@ fn wait(now: Timestamp, until: Timestamp) -> Duration {
 }
 
 fn amount(unit: Unit, n: u64, currency: &str) -> String {
-    match unit {
-        Unit::Money => format!("{} {currency}", money_text(n)),
-        Unit::Requests | Unit::Tokens => format!("{n} {}", unit.as_str()),
-    }
+    let unit_text = if unit == Unit::Money { currency } else { unit.as_str() };
+    format!("{} {unit_text}", number(unit, n))
+}
+
+fn number(unit: Unit, n: u64) -> String {
+    if unit == Unit::Money { money_text(n) } else { n.to_string() }
 }
 
 /// A time without its fraction of a second.

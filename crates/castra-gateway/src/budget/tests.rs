@@ -238,9 +238,9 @@ async fn a_refusal_says_how_much_is_used_and_when_it_works_again() {
     let refusal = Refusal::from(reserve(&budgets, "a", 200).await.unwrap_err());
     assert_eq!(
         refusal.to_string(),
-        "budget team-day (everything): 0 tokens of 1000 tokens for this day are used, 900 tokens are held by calls \
-         in flight, and this call may take 200 tokens. Calls in flight hold what is missing, so try again in a \
-         moment; the budget begins anew at 2026-11-26T00:00:00Z (in 13 h 44 min)"
+        "budget team-day (everything): 0 of 1000 tokens for this day are used, 900 are held by calls in flight, and this \
+         call may take 200. Calls in flight hold what is missing, so try again in a moment; the budget begins anew at \
+         2026-11-26T00:00:00Z (in 13 h 44 min)"
     );
     assert_eq!(refusal.retry_secs(), Some(1));
     first.settle(&input(900), &priced());
@@ -250,7 +250,7 @@ async fn a_refusal_says_how_much_is_used_and_when_it_works_again() {
     reserve(&budgets, "a", 0).await.unwrap().spend_request();
     let agent = agent("a");
     let refusal = Refusal::from(budgets.reserve(&BudgetAsk::request(&agent)).await.unwrap_err());
-    assert!(refusal.reason.contains("2 requests of 2 requests for this day are used"), "{refusal}");
+    assert!(refusal.reason.contains("2 of 2 requests for this day are used"), "{refusal}");
     // More than the whole budget never fits.
     let refusal = Refusal::from(reserve(&budgets, "b", 2000).await.unwrap_err());
     assert_eq!((refusal.code, refusal.retry_after), (RefusalCode::OverBudget, None));

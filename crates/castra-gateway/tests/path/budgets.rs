@@ -46,10 +46,7 @@ async fn a_call_over_budget_is_told_when_it_works_again() {
         let result = &refused.json()["result"];
         assert_eq!(result["isError"], true);
         let text = result["content"][0]["text"].as_str().unwrap();
-        assert!(
-            text.contains("budget calls (everything; the account of tester): 2 requests of 2 requests"),
-            "{text}"
-        );
+        assert!(text.contains("budget calls (everything; the account of tester): 2 of 2 requests"), "{text}");
         assert!(text.contains("It works again at 2"), "{text}");
         let told = &result["_meta"]["castra.dev/refusal"];
         assert_eq!(told["code"], "over-budget");
