@@ -562,7 +562,7 @@ fn kind_of(error: &UpstreamError, known: Option<RefusalCode>) -> RefusalCode {
     }
 }
 
-fn random_u64() -> u64 {
+pub(crate) fn random_u64() -> u64 {
     castra_store::clock::random::<8>().map(u64::from_le_bytes).unwrap_or(0)
 }
 

@@ -17,19 +17,20 @@ use castra_inspect::Inspector;
 use castra_ledger::EventKind;
 use castra_net::{client::HttpClient, listen::Peer};
 use castra_policy::{Catalogue, Engine};
-use castra_store::{State, log::Log};
+use castra_store::{Promotions, State, log::Log};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     budget::Budgets,
-    catalogue::{Server, ToolOverride},
+    catalogue::{Server, ToolOverride, random_u64},
     in_flight::InFlight,
     inspect::Inspection,
     listen::Connection,
     mcp::{LinkPool, ParkedCalls, Sessions, SharedRoutes, TaskOwners},
     metrics::{Metrics, Page},
+    model::{ModelParts, Routes},
     record::Recorder,
     standing::Standings,
     upstream::UpstreamConfig,
@@ -75,6 +76,10 @@ pub struct GateParts {
     pub inspector: Inspector,
     /// How answers are inspected where no policy says otherwise.
     pub inspection_mode: StreamMode,
+    /// The model routes.
+    pub models: Vec<ModelParts>,
+    /// Which of their versions serve.
+    pub promotions: Promotions,
     /// Whether calls that only read wait for the disk too.
     pub reads_wait: bool,
     /// Payloads above this size are recorded by digest only.
@@ -151,6 +156,7 @@ pub struct Gate {
     pub(crate) parked: ParkedCalls,
     pub(crate) tasks: TaskOwners,
     pub(crate) routes: SharedRoutes,
+    pub(crate) models: Routes,
     pub(crate) in_flight: Arc<InFlight>,
     /// Ends everything that is still open.
     pub(crate) closing: CancellationToken,
@@ -188,7 +194,12 @@ impl Gate {
             parts.payload_bytes_max,
         ));
         let closing = CancellationToken::new();
+        let (limits, metrics, random) = (parts.limits.clone(), parts.metrics.clone(), Arc::new(random_u64));
+        let models = Routes::new(limits, metrics, parts.clock, random);
+        models.promoted(parts.promotions);
+        models.replace(parts.models);
         let gate = Arc::new(Self {
+            models,
             sessions: Sessions::new(parts.limits.clone(), parts.metrics.clone()),
             links: LinkPool::new(parts.limits.clone()),
             parked: ParkedCalls::new(parts.limits.clone(), parts.metrics.clone()),
@@ -227,6 +238,7 @@ impl Gate {
         gate.metrics.source(misbehaviour_of(Arc::downgrade(&gate)));
         let budgets = gate.budgets.clone();
         gate.metrics.source(move |page| budgets.show(page));
+        gate.metrics.source(models_of(Arc::downgrade(&gate)));
         tokio::spawn(housekeeping(Arc::downgrade(&gate), gate.closing.clone()));
         tokio::spawn(learning(Arc::downgrade(&gate), gate.closing.clone()));
         gate
@@ -358,6 +370,23 @@ impl Gate {
         self.refresh_catalogue();
     }
 
+    /// Swaps the model routes. What is under way goes on with what it has; a version that is as before
+    /// keeps its connections.
+    pub fn replace_models(self: &Arc<Self>, parts: Vec<ModelParts>) {
+        self.models.replace(parts);
+        self.refresh_engine();
+    }
+
+    /// Swaps which versions of the model routes serve, from the next call on.
+    pub fn replace_promotions(&self, promotions: Promotions) {
+        self.models.promoted(promotions);
+    }
+
+    /// The model routes.
+    pub fn models(&self) -> &Routes {
+        &self.models
+    }
+
     /// Learns the catalogues of all servers again, soon.
     pub fn refresh_catalogue(&self) {
         for server in self.servers.load().values() {
@@ -386,7 +415,7 @@ impl Gate {
         let mut servers: Vec<_> = self.servers.load().values().map(|s| s.for_policies()).collect();
         servers.sort_by(|a, b| a.name.cmp(&b.name));
         let agents = self.credentials.load().agents().map(|a| (a.name.clone(), a.groups.clone())).collect();
-        Catalogue { servers, agents, ..Catalogue::default() }
+        Catalogue { servers, agents, models: self.models.names(), ..Catalogue::default() }
     }
 
     /// What the gate knows of its servers, by name.
@@ -502,6 +531,15 @@ fn misbehaviour_of(gate: std::sync::Weak<Gate>) -> impl Fn(&mut Page) {
             ] {
                 page.counter(name, help, &labels, count.load(Ordering::Relaxed));
             }
+        }
+    }
+}
+
+/// Shares and breakers of model versions, read when figures are asked for.
+fn models_of(gate: std::sync::Weak<Gate>) -> impl Fn(&mut Page) {
+    move |page| {
+        if let Some(gate) = gate.upgrade() {
+            gate.models.show(page);
         }
     }
 }

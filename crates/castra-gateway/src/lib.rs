@@ -17,6 +17,7 @@ mod inspect;
 mod listen;
 mod mcp;
 pub mod metrics;
+pub mod model;
 pub mod path;
 mod record;
 mod run;

@@ -18,9 +18,11 @@ use std::{
     time::Duration,
 };
 
-use castra_core::{Operation, RefusalCode, ServerName};
+use castra_core::{ModelName, Operation, RefusalCode, ServerName};
 use castra_net::listen::ListenStats;
 use parking_lot::{Mutex, RwLock};
+
+use crate::model::FailureKind;
 
 /// What was decided, as a label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,6 +119,7 @@ pub struct Metrics {
     policies_loaded: Counter,
     policies_rejected: Counter,
     upstreams: RwLock<BTreeMap<ServerName, Arc<UpstreamMetrics>>>,
+    models: RwLock<BTreeMap<(ModelName, String), Arc<ModelMetrics>>>,
     listeners: Mutex<Vec<(&'static str, Arc<ListenStats>)>>,
     findings: Mutex<BTreeMap<(Arc<str>, Side), u64>>,
     sources: Mutex<Vec<Source>>,
@@ -141,6 +144,7 @@ impl Metrics {
             policies_loaded: Counter::default(),
             policies_rejected: Counter::default(),
             upstreams: RwLock::default(),
+            models: RwLock::default(),
             listeners: Mutex::default(),
             findings: Mutex::default(),
             sources: Mutex::default(),
@@ -195,6 +199,11 @@ impl Metrics {
         self.upstreams.write().entry(server.clone()).or_default().clone()
     }
 
+    /// What is counted of one version of a model route. Takes a lock, so keep what it gives.
+    pub fn model(&self, route: &ModelName, version: &str) -> Arc<ModelMetrics> {
+        self.models.write().entry((route.clone(), version.to_owned())).or_default().clone()
+    }
+
     /// Shows the counters of a listener.
     pub fn listener(&self, stats: Arc<ListenStats>, name: &'static str) {
         self.listeners.lock().push((name, stats));
@@ -223,6 +232,9 @@ impl Metrics {
         }
         for (server, upstream) in &*self.upstreams.read() {
             upstream.show(&mut page, server);
+        }
+        for ((route, version), model) in &*self.models.read() {
+            model.show(&mut page, route, version);
         }
         for (name, stats) in &*self.listeners.lock() {
             show_listener(&mut page, name, stats);
@@ -319,6 +331,51 @@ impl UpstreamMetrics {
         );
         let help = "Calls that a server did not answer.";
         page.counter("castra_upstream_failures_total", help, &labels, self.failed.sum());
+    }
+}
+
+/// What is counted of one version of a model route.
+#[derive(Default)]
+pub struct ModelMetrics {
+    requests: Counter,
+    first_byte: Histogram,
+    failures: [Counter; FailureKind::ALL.len()],
+}
+
+impl ModelMetrics {
+    /// A request went out.
+    pub fn sent(&self) {
+        self.requests.add(1);
+    }
+
+    /// Its answer began after this time.
+    pub fn answered(&self, after: Duration) {
+        self.first_byte.observe(after);
+    }
+
+    /// There was no answer, or none that could be used.
+    pub fn failed(&self, kind: FailureKind) {
+        if let Some(counter) = self.failures.get(kind as usize) {
+            counter.add(1);
+        }
+    }
+
+    fn show(&self, page: &mut Page, route: &ModelName, version: &str) {
+        let labels = [("route", route.as_str()), ("version", version)];
+        let help = "Requests that were sent to a provider, each attempt by itself.";
+        page.counter("castra_model_requests_total", help, &labels, self.requests.sum());
+        let help = "Time of a provider until its answer began.";
+        page.histogram("castra_model_first_byte_seconds", help, &labels, &self.first_byte);
+        for (kind, counter) in FailureKind::ALL.iter().zip(&self.failures) {
+            let [route, version] = labels;
+            let help = "Requests that a provider did not answer, or not with an answer.";
+            page.counter(
+                "castra_model_failures_total",
+                help,
+                &[route, version, ("reason", kind.as_str())],
+                counter.sum(),
+            );
+        }
     }
 }
 
@@ -594,6 +651,7 @@ mod tests {
         assert!(DECISIONS.iter().enumerate().all(|(i, v)| *v as usize == i));
         assert!(OUTCOMES.iter().enumerate().all(|(i, v)| *v as usize == i));
         assert!(CODES.iter().enumerate().all(|(i, v)| *v as usize == i));
+        assert!(FailureKind::ALL.iter().enumerate().all(|(i, v)| *v as usize == i));
     }
 
     #[test]
@@ -622,6 +680,9 @@ mod tests {
         let server = ServerName::new("files").unwrap();
         metrics.upstream(&server).took(Duration::from_millis(2));
         metrics.upstream(&server).failed();
+        let model = metrics.model(&ModelName::new("assistant").unwrap(), "v1");
+        model.sent();
+        model.failed(FailureKind::RateLimited);
         let stats = Arc::new(ListenStats::default());
         stats.accepted.store(7, Relaxed);
         metrics.listener(stats, "gate");
@@ -643,6 +704,8 @@ mod tests {
             (r#"castra_policy_reloads_total{result="rejected"}"#, "1"),
             (r#"castra_upstream_seconds_bucket{server="files",le="0.0025"}"#, "1"),
             (r#"castra_upstream_failures_total{server="files"}"#, "1"),
+            (r#"castra_model_requests_total{route="assistant",version="v1"}"#, "1"),
+            (r#"castra_model_failures_total{route="assistant",version="v1",reason="rate-limited"}"#, "1"),
             (r#"castra_connections_accepted_total{listener="gate"}"#, "7"),
             ("castra_log_entries", "12"),
         ] {

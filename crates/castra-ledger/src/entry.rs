@@ -313,6 +313,10 @@ pub enum EventKind {
     PeerAccepted,
     /// A peer's card could not be had, or not be believed.
     PeerFailed,
+    /// Another version of a model route serves, or with another share.
+    ModelPromoted,
+    /// The last promotion of a model route was taken back.
+    ModelRolledBack,
     /// An event that a later build wrote; never written.
     #[serde(other, skip_serializing)]
     Unknown,

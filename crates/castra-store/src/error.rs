@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use castra_core::AgentName;
+use castra_core::{AgentName, ModelName};
 use castra_identity::CertificateError;
 use castra_protect::ProtectError;
 
@@ -69,6 +69,10 @@ pub enum StoreError {
     BadSubject { subject: String, max: usize },
     #[error("there is no data key {id}; what it protected cannot be read")]
     NoDataKey { id: u64 },
+    #[error(
+        "nothing was promoted of the model {route}, or all of it was rolled back: it serves as the configuration says"
+    )]
+    NothingPromoted { route: ModelName },
     #[error(transparent)]
     Certificate(#[from] CertificateError),
     #[error(transparent)]

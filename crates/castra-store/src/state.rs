@@ -1,5 +1,5 @@
 //! The database of the state folder: agents and their credentials, operators, data keys, the
-//! catalogue, what is spent of budgets, settings.
+//! catalogue, what is spent of budgets, what was promoted of model routes, settings.
 //!
 //! Several processes use it at once: the gate, and commands beside it. Everything that a gate must
 //! notice counts up `credentials` in `counters`, so that [`CredentialFollower`] sees it by one small
@@ -10,6 +10,7 @@ mod budgets;
 mod catalogue;
 mod follow;
 mod keys;
+mod models;
 mod operators;
 mod peers;
 mod schema;
@@ -26,6 +27,7 @@ pub use self::{
     budgets::{BudgetAmounts, BudgetRow},
     catalogue::{SeenTool, ToolRow},
     follow::CredentialFollower,
+    models::{PromotionFollower, PromotionKind, PromotionRow, Promotions, Share},
     operators::Enrolment,
     peers::{PeerCard, PeerRow, PeerThing, SeenCard},
 };

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use castra_core::{AgentName, Decision, GroupName, ServerName, Timestamp};
+use castra_core::{AgentName, Decision, GroupName, ModelName, ServerName, Timestamp};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::Time;
@@ -100,6 +100,9 @@ Exit codes: 0 the input ended, 1 failed, 2 bad usage.")]
     /// What agents may use: budgets and rates
     #[command(subcommand, after_help = CODES)]
     Budget(BudgetCommand),
+    /// The model routes: which versions serve, promote one, roll back
+    #[command(subcommand, after_help = CODES)]
+    Model(ModelCommand),
     /// The policies: check, test, explain, suggest
     #[command(subcommand, after_help = CODES)]
     Policy(PolicyCommand),
@@ -341,6 +344,54 @@ Exit codes: 0 done, 1 failed, 2 bad usage.")]
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum ModelCommand {
+    /// List the model routes with their versions and shares
+    #[command(after_help = "Example:
+  castra model list --json
+
+Exit codes: 0 done, 1 failed, 2 bad usage.")]
+    List,
+    /// Show a route with its versions and the history of what served
+    #[command(after_help = "Example:
+  castra model show assistant
+
+Exit codes: 0 done, 1 failed, 2 bad usage.")]
+    Show {
+        /// The route
+        route: ModelName,
+    },
+    /// Let a version serve, alone or with a share of the calls
+    #[command(
+        after_help = "With --weight the version gets that percentage and the others share the rest as before.
+A running gate follows within a second; what is under way ends where it began. The change is recorded.
+
+Examples:
+  castra model promote assistant v2 --weight 10
+  castra model promote assistant v2
+
+Exit codes: 0 done, 1 failed, 2 bad usage."
+    )]
+    Promote {
+        /// The route
+        route: ModelName,
+        /// The version, by its id in the configuration
+        version: String,
+        /// Its share in percent, 1 to 100 [default: 100]
+        #[arg(long, value_name = "PERCENT", value_parser = percent)]
+        weight: Option<std::num::NonZeroU32>,
+    },
+    /// Take back the last promotion of a route; again, the one before it
+    #[command(after_help = "Example:
+  castra model rollback assistant
+
+Exit codes: 0 done, 1 failed (also when nothing was promoted), 2 bad usage.")]
+    Rollback {
+        /// The route
+        route: ModelName,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum PolicyCommand {
     /// Check the policy folder
     #[command(after_help = "Example:
@@ -572,6 +623,11 @@ fn life(text: &str) -> Result<Life, String> {
         Some(time) => Ok(Life(Some(time.0))),
         None => Err("expected a time such as 12h or 30d, or never".into()),
     }
+}
+
+fn percent(text: &str) -> Result<std::num::NonZeroU32, String> {
+    let number = text.parse().ok().filter(|n: &std::num::NonZeroU32| n.get() <= 100);
+    number.ok_or_else(|| "expected a percentage from 1 to 100".into())
 }
 
 fn time(text: &str) -> Result<Time<0>, String> {

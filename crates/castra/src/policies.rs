@@ -54,6 +54,7 @@ pub(crate) fn catalogue(
     Ok(Catalogue {
         servers: servers.into_iter().map(|(name, tools)| CatalogueServer { name, tools }).collect(),
         agents: agents.into_iter().map(|row| (row.id, row.groups)).collect(),
+        models: config.model.iter().map(|model| model.name.clone()).collect(),
         ..Catalogue::default()
     })
 }

@@ -53,6 +53,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// What a test wants.
 pub(crate) struct Wish {
     pub(crate) servers: Vec<(&'static str, Transport)>,
+    pub(crate) models: Vec<castra_gateway::model::ModelParts>,
     pub(crate) policies: &'static str,
     pub(crate) mode: PolicyMode,
     pub(crate) limits: Limits,
@@ -72,6 +73,7 @@ impl Default for Wish {
     fn default() -> Self {
         Self {
             servers: Vec::new(),
+            models: Vec::new(),
             policies: castra_policy::STARTER_POLICY,
             mode: PolicyMode::Enforce,
             limits: Limits::default(),
@@ -265,6 +267,8 @@ impl Rig {
             servers: servers.collect(),
             inspector: wish.inspector,
             inspection_mode: StreamMode::Window,
+            models: wish.models,
+            promotions: castra_store::Promotions::default(),
             reads_wait: false,
             payload_bytes_max: 1 << 20,
         });

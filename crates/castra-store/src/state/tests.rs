@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use castra_core::{AgentName, Effect, GroupName, ServerName};
+use castra_core::{AgentName, Digest, Effect, GroupName, ModelName, ServerName};
 use castra_identity::{BadCredential, NameRule, TokenKind, TrustDomain, certificate};
 use castra_protect::{Sealer, open};
 
@@ -211,6 +211,49 @@ fn the_catalogue_notices_changes() {
     let times: Vec<_> = rows.iter().map(|r| (r.id.as_str(), r.first_seen, r.last_seen, r.changed)).collect();
     assert_eq!(times, [("files/list", NOW, later, later), ("files/read", NOW, later, NOW)]);
     assert_eq!(rows[0].definition, "{\"a\":1}");
+}
+
+#[test]
+fn promotions_are_followed_and_rolled_back_step_by_step() {
+    let place = Place::new();
+    let (gate, command) = (Arc::new(place.open()), place.open());
+    let route = ModelName::new("assistant").expect("name");
+    let share = |version: &str, weight| Share { version: version.into(), weight, digest: Digest([7; 32]) };
+    let mut follower = PromotionFollower::new(gate.clone());
+    let (found, unrecorded) = follower.poll().expect("asked").expect("the first look");
+    assert_eq!((found.of(&route), unrecorded.len()), (None, 0));
+    assert!(follower.poll().expect("asked").is_none());
+    assert!(matches!(command.roll_back(&route, NOW), Err(StoreError::NothingPromoted { .. })));
+
+    let first = command.promote(&route, NOW, |was| {
+        assert_eq!(was, None);
+        vec![share("v2", 100)]
+    });
+    let first = first.expect("promoted").id;
+    command
+        .promote(&route, NOW.plus_secs(1), |was| {
+            assert_eq!(was, Some(&[share("v2", 100)][..]));
+            vec![share("v2", 90), share("v3", 10)]
+        })
+        .expect("promoted");
+    let (found, unrecorded) = follower.poll().expect("asked").expect("changed");
+    assert_eq!(found.of(&route), Some(&[share("v2", 90), share("v3", 10)][..]));
+    assert_eq!(unrecorded.iter().map(|row| row.kind).collect::<Vec<_>>(), [PromotionKind::Promote; 2]);
+    gate.set_promotions_recorded(unrecorded[1].id).expect("noted");
+
+    let (row, was) = command.roll_back(&route, NOW.plus_secs(2)).expect("rolled back");
+    assert_eq!((row.shares, was.len()), (Some(vec![share("v2", 100)]), 2));
+    let (found, unrecorded) = follower.poll().expect("asked").expect("changed");
+    assert_eq!(found.of(&route), Some(&[share("v2", 100)][..]));
+    assert_eq!(unrecorded.iter().map(|row| row.kind).collect::<Vec<_>>(), [PromotionKind::Rollback]);
+    let (row, _) = command.roll_back(&route, NOW.plus_secs(3)).expect("rolled back");
+    assert_eq!(row.shares, None);
+    assert_eq!(gate.promotions().expect("read"), Promotions::default());
+    assert!(matches!(command.roll_back(&route, NOW), Err(StoreError::NothingPromoted { .. })));
+    // After a promotion that follows, a rollback leads to the configuration again.
+    command.promote(&route, NOW, |_| vec![share("v4", 1)]).expect("promoted");
+    assert_eq!(command.roll_back(&route, NOW).expect("rolled back").0.shares, None);
+    assert_eq!(gate.promotion_history(first).expect("read").len(), 5);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use castra_core::Timestamp;
 use castra_gateway::{
     ServerParts,
+    model::{VersionParts, list_models},
     upstream::{Answer, Deps, Hello, Incoming, Outgoing, RequestId, ServerEra, Upstream, UpstreamError},
 };
 use castra_ledger::{Checkpoint, Record};
@@ -33,6 +34,8 @@ use crate::{
 /// A certificate that ends sooner than this is a finding.
 const DAYS_LEFT_MIN: i64 = 30;
 /// A server that takes longer than this to say what it offers is a finding.
+/// A provider that takes longer than this to say what models it has is a finding.
+const MODELS_TIME_MAX: Duration = Duration::from_secs(15);
 const LIST_TIME_MAX: Duration = Duration::from_secs(15);
 /// Before this, a clock was never set: the day that this file was written.
 const NO_EARLIER: i64 = 1_795_478_400;
@@ -104,6 +107,7 @@ fn look(cx: &Context, checks: &mut Checks) -> Result<(), Failure> {
     runtime.block_on(async {
         ports(config, running, checks);
         servers(cx, checks).await;
+        models(cx, checks).await;
     });
     runtime.shutdown_background();
     Ok(())
@@ -139,23 +143,32 @@ fn state_folder(cx: &Context, checks: &mut Checks) -> bool {
 
 /// Whether files with secrets are there, and for their owner only.
 fn secrets(config: &Config, checks: &mut Checks) {
+    for (model, version) in config.model.iter().flat_map(|m| m.version.iter().map(move |v| (m, v))) {
+        let key = version.key.iter().map(|key| ("key", key.text()));
+        for (name, text) in key.chain(version.headers.iter().map(|(name, text)| (name.as_str(), text))) {
+            secret(format!("secret {} {} {name}", model.name, version.id), name, text, checks);
+        }
+    }
     for server in &config.server {
         let texts = match &server.upstream {
             Configured::Command { env, .. } => env,
             Configured::Http { headers, .. } => headers,
         };
         for (name, text) in texts {
-            let id = format!("secret {}.{name}", server.name);
-            match (up::resolve(name, text), text) {
-                (Err(failure), _) => checks.failure(id, &failure, "Write the secret to that file."),
-                (Ok(_), Text::File(file)) if readable_by_others(file) => checks.bad(
-                    id,
-                    format!("{} can be read by others", file.display()),
-                    format!("chmod 600 {}", file.display()),
-                ),
-                (Ok(_), _) => {}
-            }
+            secret(format!("secret {}.{name}", server.name), name, text, checks);
         }
+    }
+}
+
+fn secret(id: String, name: &str, text: &Text, checks: &mut Checks) {
+    match (up::resolve(name, text), text) {
+        (Err(failure), _) => checks.failure(id, &failure, "Write the secret to that file."),
+        (Ok(_), Text::File(file)) if readable_by_others(file) => checks.bad(
+            id,
+            format!("{} can be read by others", file.display()),
+            format!("chmod 600 {}", file.display()),
+        ),
+        (Ok(_), _) => {}
     }
 }
 
@@ -359,6 +372,65 @@ async fn servers(cx: &Context, checks: &mut Checks) {
                 "Start it by hand, as its [[server]] table says, and see what it answers.",
             ),
         }
+    }
+}
+
+/// Whether what was promoted is configured, and whether each provider is there and takes its key. That is
+/// asked with a list of models, which costs nothing.
+async fn models(cx: &Context, checks: &mut Checks) {
+    let config = cx.config();
+    if config.model.is_empty() {
+        return;
+    }
+    promoted(cx, checks);
+    let limits = config.limits.to_limits();
+    let own_ca = match own_ca(cx) {
+        Ok(pem) => pem,
+        Err(failure) => return checks.failure("models", &failure, "See state."),
+    };
+    let routes = match up::model_parts(config, &limits, &own_ca) {
+        Ok(routes) => routes,
+        Err(failure) => return checks.failure("models", &failure, "Mend the [[model.version]] table."),
+    };
+    for route in &routes {
+        for version in &route.versions {
+            provider(&format!("model {} {}", route.name, version.id), version, checks).await;
+        }
+    }
+}
+
+fn promoted(cx: &Context, checks: &mut Checks) {
+    match super::model::remarks(cx) {
+        Ok(remarks) => {
+            for (route, remark) in remarks {
+                let mend = format!("castra model promote {route} VERSION, or castra model rollback {route}");
+                checks.bad(format!("model {route}"), remark, mend);
+            }
+        }
+        Err(failure) => checks.failure("models", &failure, "See state."),
+    }
+}
+
+async fn provider(id: &str, version: &VersionParts, checks: &mut Checks) {
+    let provider = version.facts.provider.as_str();
+    match list_models(version, MODELS_TIME_MAX).await {
+        Ok(names) if names.contains(&version.facts.model) => {
+            checks.good(id, format!("{provider} is there and has {}", version.facts.model));
+        }
+        // Short names of models often stand in no list.
+        Ok(names) => checks.good(
+            id,
+            format!(
+                "{provider} is there; {} is not among the {} models that it lists",
+                version.facts.model,
+                names.len()
+            ),
+        ),
+        Err(error) => checks.bad(
+            id,
+            format!("{provider} {error}"),
+            "Look at base_url, key, ca and tls12 of the version, and whether this machine may go there.",
+        ),
     }
 }
 

@@ -8,6 +8,7 @@ mod doctor;
 pub(crate) mod init;
 mod inspect;
 mod log;
+mod model;
 pub(crate) mod person;
 mod policy;
 mod schema;
@@ -36,6 +37,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Person(command) => person::run(Context::new(global)?, command),
         Command::Tool(command) => tool::run(Context::new(global)?, command),
         Command::Budget(command) => budget::run(Context::new(global)?, command),
+        Command::Model(command) => model::run(Context::new(global)?, command),
         Command::Policy(command) => policy::run(Context::new(global)?, command),
         Command::Inspect(args) => inspect::run(Context::new(global)?, &args),
         Command::Log(command) => log::run(global, command),

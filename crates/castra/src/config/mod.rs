@@ -6,6 +6,7 @@
 
 mod budgets;
 mod inspect;
+mod model;
 mod read;
 mod reference;
 mod values;
@@ -24,6 +25,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 pub use budgets::{Budget, Budgets, Money, Per, Quantity, UnknownPrice};
 pub use inspect::{Becomes, Inspect, InspectPattern};
+pub use model::{Model, ModelVersion, SecretRef};
 pub use read::{ConfigError, Loaded, Problem};
 pub(crate) use read::{read_file, read_strictly};
 pub use reference::{json_schema, markdown};
@@ -53,6 +55,8 @@ pub struct Config {
     pub log: Log,
     /// An MCP server that agents reach through the gate. One table per server.
     pub server: Vec<Server>,
+    /// A model route: a name that agents use, and the versions that answer to it. One table per route.
+    pub model: Vec<Model>,
     /// An OpenID Connect issuer whose JWTs are taken from agents. One table per issuer.
     pub issuer: Vec<Issuer>,
     /// What may be used in a stretch of time, by whom and of which model. A call must fit every budget that covers
@@ -619,6 +623,15 @@ impl Config {
                 }
             };
             for text in texts.values_mut() {
+                if let Text::File(path) = text {
+                    join(path);
+                }
+            }
+        }
+        for version in self.model.iter_mut().flat_map(|model| &mut model.version) {
+            version.ca.iter_mut().for_each(join);
+            version.key.iter_mut().filter_map(SecretRef::file_mut).for_each(join);
+            for text in version.system.iter_mut().chain(version.headers.values_mut()) {
                 if let Text::File(path) = text {
                     join(path);
                 }

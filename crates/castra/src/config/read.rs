@@ -161,6 +161,12 @@ impl Config {
                 say(&["budget", &i.to_string(), "name"], what);
             }
         }
+        for (i, model) in self.model.iter().enumerate() {
+            if self.model.iter().take(i).any(|other| other.name == model.name) {
+                let what = format!("another model is called {} already: names are unique", model.name);
+                say(&["model", &i.to_string(), "name"], what);
+            }
+        }
         for (i, issuer) in self.issuer.iter().enumerate() {
             let place = i.to_string();
             if self.issuer.iter().take(i).any(|other| other.issuer == issuer.issuer) {
@@ -256,7 +262,7 @@ impl Document<'_> {
         let mut names = Vec::new();
         descend(self.root.get_ref(), &span, &mut names);
         // Values under these keys may be secrets, and serde's message quotes what it found.
-        let secret = names.iter().any(|name| name == "env" || name == "headers");
+        let secret = names.iter().any(|name| matches!(name.as_str(), "env" | "headers" | "key"));
         let what = if secret && message.starts_with("invalid") {
             "expected a text, such as \"env:NAME\" or \"file:PATH\"".to_owned()
         } else {

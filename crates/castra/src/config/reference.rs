@@ -53,6 +53,12 @@ impl<'a> Reference<'a> {
             let meaning = description(field).unwrap_or_default();
             let _ = writeln!(out, "| `{key}` | {} | {default} | {meaning} |", self.kind(field));
         }
+        for (key, field) in fields(body) {
+            let items = field.get("items").map(|items| self.resolved(items));
+            if items.is_some_and(|items| items.get("properties").is_some()) {
+                self.section(out, &format!("{name}.{key}"), field);
+            }
+        }
     }
 
     /// In a few words, what a value is.
@@ -78,6 +84,7 @@ impl<'a> Reference<'a> {
         };
         match type_name {
             Some("array") => match schema.get("items") {
+                Some(items) if self.resolved(items).get("properties").is_some() => "tables, see below".into(),
                 Some(items) => format!("list: {}", self.kind(items)),
                 None => "list".into(),
             },

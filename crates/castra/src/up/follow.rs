@@ -16,17 +16,18 @@ use castra_gateway::Gate;
 use castra_identity::Authority;
 use castra_ledger::EventKind;
 use castra_store::{
-    CredentialFollower, State, StateDir, clock,
+    CredentialFollower, PromotionFollower, PromotionKind, PromotionRow, State, StateDir, clock,
     files::{Stamp, stamp},
 };
 use tokio::signal::unix::Signal;
 
 use super::{
     keys::Issuers,
+    models::{self, model_parts},
     parts::{self, Listening, server_parts},
 };
 use crate::{
-    config::{Config, Loaded, Text, Tls, Upstream},
+    config::{Config, Loaded, SecretRef, Text, Tls, Upstream},
     out::Failure,
     policies,
 };
@@ -43,6 +44,8 @@ pub(super) struct Follower {
     loaded: Loaded,
     gate: Arc<Gate>,
     credentials: CredentialFollower,
+    promotions: PromotionFollower,
+    state: Arc<State>,
     issuers: Issuers,
     listening: Listening,
     dir: StateDir,
@@ -72,7 +75,9 @@ impl Follower {
             certificates_seen: Instant::now(),
             loaded: loaded.clone(),
             gate,
-            credentials: CredentialFollower::new(state, credentials_seen),
+            credentials: CredentialFollower::new(state.clone(), credentials_seen),
+            promotions: PromotionFollower::new(state.clone()),
+            state,
             issuers,
             listening,
             dir,
@@ -88,7 +93,10 @@ impl Follower {
         let mut files = tokio::time::interval(FILES_TIME);
         loop {
             tokio::select! {
-                _ = credentials.tick() => self.follow_credentials(),
+                _ = credentials.tick() => {
+                    self.follow_credentials();
+                    self.follow_promotions();
+                }
                 _ = files.tick() => {
                     self.follow_files(false).await;
                     self.follow_keys(false).await;
@@ -105,6 +113,35 @@ impl Follower {
             Ok(None) => {}
             // The table that is in force stays; a state that cannot be read is seen by /readyz, too.
             Err(error) => tracing::error!(%error, "changes of agents cannot be followed"),
+        }
+    }
+
+    fn follow_promotions(&mut self) {
+        match self.promotions.poll() {
+            Ok(Some((promotions, changes))) => {
+                self.gate.replace_promotions(promotions);
+                for change in changes {
+                    self.record_promotion(&change);
+                }
+            }
+            Ok(None) => {}
+            // What served before goes on serving.
+            Err(error) => tracing::error!(%error, "promotions of models cannot be followed"),
+        }
+    }
+
+    /// Writes a change of what serves into the log, once: what was done while no gate ran, too.
+    fn record_promotion(&self, change: &PromotionRow) {
+        let event = match change.kind {
+            PromotionKind::Promote => EventKind::ModelPromoted,
+            PromotionKind::Rollback => EventKind::ModelRolledBack,
+        };
+        let serves = models::told(change.shares.as_deref());
+        let detail = format!("since {} serves: {serves}", change.time);
+        tracing::info!(route = %change.route, %serves, "what serves a model has changed");
+        self.gate.record_event(event, Some(change.route.as_str()), &detail);
+        if let Err(error) = self.state.set_promotions_recorded(change.id) {
+            tracing::error!(%error, "a promotion may stand in the log twice");
         }
     }
 
@@ -187,6 +224,7 @@ impl Follower {
     fn take(&mut self, config: &Config) -> Result<(), Failure> {
         let limits = self.loaded.config.limits.to_limits();
         let servers = server_parts(config, &limits, self.authority.certificate_pem())?;
+        let models = model_parts(config, &limits, self.authority.certificate_pem())?;
         let sites = parts::gate_sites(config)?;
         let budgets = parts::budgets(config)?;
         let inspector =
@@ -194,6 +232,7 @@ impl Follower {
         let issuers =
             (config.issuer != self.loaded.config.issuer).then(|| Issuers::new(&config.issuer)).transpose()?;
         self.gate.replace_servers(servers);
+        self.gate.replace_models(models);
         self.gate.replace_sites(sites);
         self.gate.budgets().replace(budgets);
         if let Some(inspector) = inspector {
@@ -255,6 +294,16 @@ fn files_stamp(loaded: &Loaded) -> Stamp {
             Text::File(file) => Some(file.clone()),
             Text::Plain(_) | Text::Env(_) => None,
         }));
+    }
+    for version in config.model.iter().flat_map(|model| &model.version) {
+        files.extend(version.ca.clone());
+        let key = version.key.as_ref().map(SecretRef::text);
+        files.extend(key.into_iter().chain(&version.system).chain(version.headers.values()).filter_map(
+            |text| match text {
+                Text::File(file) => Some(file.clone()),
+                Text::Plain(_) | Text::Env(_) => None,
+            },
+        ));
     }
     let files: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
     stamp(&files)

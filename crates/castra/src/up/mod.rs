@@ -5,6 +5,7 @@
 
 mod follow;
 mod keys;
+mod models;
 mod parts;
 mod view;
 
@@ -41,6 +42,7 @@ use crate::{
     out::{Failure, Out},
     policies,
 };
+pub(crate) use models::{model_parts, told, version_facts};
 pub(crate) use parts::{budgets, resolve, server_parts};
 
 /// Larger payloads are recorded by digest only: a log of answers is not a store of files.
@@ -166,6 +168,8 @@ impl Running {
             servers: server_parts(config, &limits, &authority_pem)?,
             inspector: parts::inspector(config)?,
             inspection_mode: config.inspect.mode,
+            models: model_parts(config, &limits, &authority_pem)?,
+            promotions: state.promotions()?,
             reads_wait: config.record.reads == Reads::Before,
             payload_bytes_max: PAYLOAD_BYTES_MAX,
         });

@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// Bytes of a file with a secret, certificate or key.
-const SECRET_BYTES_MAX: u64 = 1 << 20;
+pub(super) const SECRET_BYTES_MAX: u64 = 1 << 20;
 
 /// The servers, ready to be reached.
 pub(crate) fn server_parts(
@@ -99,7 +99,7 @@ fn overrides(manifest: Option<&Manifest>) -> HashMap<String, ToolOverride> {
         .collect()
 }
 
-fn resolved(texts: &BTreeMap<String, Text>) -> Result<BTreeMap<String, String>, Failure> {
+pub(super) fn resolved(texts: &BTreeMap<String, Text>) -> Result<BTreeMap<String, String>, Failure> {
     texts.iter().map(|(name, text)| Ok((name.clone(), resolve(name, text)?))).collect()
 }
 
@@ -119,7 +119,9 @@ pub(crate) fn resolve(name: &str, text: &Text) -> Result<String, Failure> {
     }
 }
 
-fn header_list(headers: BTreeMap<String, String>) -> Result<Vec<(HeaderName, HeaderValue)>, Failure> {
+pub(super) fn header_list(
+    headers: BTreeMap<String, String>,
+) -> Result<Vec<(HeaderName, HeaderValue)>, Failure> {
     let header = |(name, value): (String, String)| {
         let bad = |what| Failure::new(format!("{name:?} in headers is no {what} of HTTP"));
         let header = HeaderName::try_from(name.as_str()).map_err(|_| bad("header name"))?;
@@ -131,18 +133,24 @@ fn header_list(headers: BTreeMap<String, String>) -> Result<Vec<(HeaderName, Hea
 }
 
 /// HTTP clients; those without exceptions share one.
-struct Clients<'a> {
+pub(super) struct Clients<'a> {
     settings: ClientSettings,
     own_ca: &'a str,
     shared: std::cell::OnceCell<HttpClient>,
 }
 
 impl<'a> Clients<'a> {
-    fn new(limits: &Limits, own_ca: &'a str) -> Self {
+    pub(super) fn new(limits: &Limits, own_ca: &'a str) -> Self {
         Self { settings: ClientSettings::from(limits), own_ca, shared: std::cell::OnceCell::new() }
     }
 
-    fn for_url(&self, url: &Url, tls12: bool) -> Result<HttpClient, Failure> {
+    /// With this time for connections without a request.
+    pub(super) fn idle(mut self, time_max: std::time::Duration) -> Self {
+        self.settings.idle_time_max = time_max;
+        self
+    }
+
+    pub(super) fn for_url(&self, url: &Url, tls12: bool) -> Result<HttpClient, Failure> {
         if url.uri().scheme_str() == Some("http") {
             return self.plain();
         }
@@ -161,7 +169,7 @@ impl<'a> Clients<'a> {
         self.trusting(self.own_ca.as_bytes().to_vec(), false)
     }
 
-    fn trusting(&self, roots_pem: Vec<u8>, allow_tls12: bool) -> Result<HttpClient, Failure> {
+    pub(super) fn trusting(&self, roots_pem: Vec<u8>, allow_tls12: bool) -> Result<HttpClient, Failure> {
         let config =
             ClientTlsConfig { roots_pem: vec![roots_pem], allow_tls12, ..ClientTlsConfig::default() };
         Ok(HttpClient::new(self.settings, &client_config(&config)?))
