@@ -236,6 +236,20 @@ fn tools_are_found_wherever_they_are_offered() {
 }
 
 #[test]
+fn the_system_prompt_of_a_version_stands_before_the_callers() {
+    let bytes = br#"{"model":"m","instructions":"<caller>","input":"x"}"#;
+    let parsed = parse_request(Api::Responses, bytes, &ModelLimits::default()).unwrap();
+    for form in FORMS {
+        let target = Target { system: Some("<version>"), ..target(form, "m") };
+        let prepared = prepare(&parsed, &target).unwrap();
+        let body = std::str::from_utf8(&prepared.body).unwrap();
+        let at = |text| body.find(text).unwrap_or_else(|| panic!("{form:?} lost {text}: {body}"));
+        assert!(at("<version>") < at("<caller>"), "{form:?}: {body}");
+        assert!(prepared.facts.repeated().is_none_or(|r| !r.contains("<version>")), "{form:?}");
+    }
+}
+
+#[test]
 fn what_a_version_sets_of_the_generation_stands_beside_the_rest() {
     let request = br#"{"model":"m","messages":[{"role":"user","content":"x"}],"temperature":1,"top_p":0.5}"#;
     let parsed = parse_request(Api::Chat, request, &ModelLimits::default()).unwrap();

@@ -64,6 +64,16 @@ pub struct RequestFacts {
     pub asked: Asked,
 }
 
+impl RequestFacts {
+    /// Members of the request that a Responses object repeats, as raw JSON.
+    pub fn repeated(&self) -> Option<&Arc<str>> {
+        match &self.asked {
+            Asked::Response { repeated, .. } => Some(repeated),
+            Asked::Nothing | Asked::Vectors { .. } => None,
+        }
+    }
+}
+
 /// What an answer repeats of its request, or follows, where the provider does not see to it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Asked {

@@ -146,7 +146,7 @@ pub(in crate::model) fn write_reply(reply: &Reply<'_>, facts: &RequestFacts) -> 
     }
     out.string("model", &reply.model);
     out.raw("output", &write_output(reply, facts, ending.status)?);
-    if let Asked::Response { repeated, .. } = &facts.asked {
+    if let Some(repeated) = facts.repeated() {
         out.members(repeated);
     }
     match &reply.usage {
