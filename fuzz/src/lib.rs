@@ -4,7 +4,7 @@
 //! The ledger's parsers bring their own functions (`castra_ledger::fuzz`), and so does the program
 //! (`castra::fuzz`).
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use castra_core::{StreamMode, TextScanner, Timestamp};
 use castra_identity::{
@@ -14,6 +14,7 @@ use castra_identity::{
     oauth::canonical_resource,
     token::{is_intact, kind_of},
 };
+use castra_inspect::{Inspector, JsonOptions, MaskedJson, Settings};
 use castra_protocol::{
     json,
     mcp::{
@@ -38,6 +39,29 @@ pub fn json(data: &[u8]) {
         let parsed = serde_json::from_str::<serde_json::Value>(text);
         assert!(parsed.is_ok() || is_out_of_range(&parsed), "accepted what serde_json refuses: {parsed:?}");
     }
+}
+
+/// However a text is cut, the masks are those of the whole; and masked JSON is JSON still.
+pub fn inspect(data: &[u8]) {
+    static INSPECTOR: LazyLock<Inspector> =
+        LazyLock::new(|| Inspector::new(&Settings::default()).expect("the built-in list compiles"));
+    if let Ok(Some(MaskedJson { bytes: Some(masked), .. })) = INSPECTOR.mask_json(data, &JsonOptions::default()) {
+        assert!(INSPECTOR.mask_json(&masked, &JsonOptions::default()).is_ok(), "masked JSON is none");
+    }
+    let Some((&size, text)) = data.split_first() else { return };
+    let Ok(text) = std::str::from_utf8(text) else { return };
+    let whole = INSPECTOR.mask_text(text).and_then(|masked| masked.text).unwrap_or_else(|| text.to_owned());
+    let (mut scanner, mut out, mut piece) = (INSPECTOR.scanner(), String::new(), String::new());
+    for c in text.chars() {
+        piece.push(c);
+        if piece.len() > usize::from(size) {
+            scanner.push(&piece, &mut out);
+            piece.clear();
+        }
+    }
+    scanner.push(&piece, &mut out);
+    scanner.finish(&mut out);
+    assert_eq!(out, whole, "cut into pieces of {size} bytes");
 }
 
 /// serde_json refuses numbers beyond a double; they are JSON all the same.
