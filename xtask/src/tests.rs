@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::{
-    conformance, docs, fuzz, interop, layout, run,
+    conformance, docs, fuzz, interop, layout, models, run,
     tally::{self, Tally},
 };
 
@@ -20,6 +20,7 @@ const PARTS: &[Part] = &[
     ("fuzz targets", || fuzz::run(fuzz::EXECUTIONS)),
     ("conformance suite", || conformance::run(None)),
     ("other people's servers and clients", || interop::run(interop::Extent::Full)),
+    ("other people's clients of model APIs", models::run),
     ("dependencies", dependencies),
 ];
 
