@@ -16,6 +16,7 @@ use castra_identity::{
 };
 use castra_inspect::{Inspector, JsonOptions, MaskedJson, Settings};
 use castra_protocol::{
+    a2a::{self, AgentCard, Binding, HttpRequest, Method},
     json,
     mcp::{
         self, Id, ListKind, Message, ParseLimits, Revision, Splice,
@@ -421,4 +422,59 @@ impl TextScanner for HoldsS {
     fn findings(&self) -> &[Arc<str>] {
         &[]
     }
+}
+
+/// Requests of A2A, in both bindings: what goes on as HTTP+JSON means what was read.
+pub fn a2a_request(data: &[u8]) {
+    let _ = a2a::parse_rpc(data, DEPTH_MAX);
+    let Some((path, body)) = std::str::from_utf8(data).ok().and_then(|text| text.split_once('\n')) else { return };
+    let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
+    for method in ["GET", "POST", "DELETE"] {
+        let http = HttpRequest { method, path, query, body: body.as_bytes() };
+        let _ = http.version();
+        let Ok(request) = a2a::parse_http(&http, DEPTH_MAX) else { continue };
+        let (method, target) = request.http_target();
+        let (path, query) = target.split_once('?').map_or((&*target, None), |(path, query)| (path, Some(query)));
+        let again = a2a::parse_http(&HttpRequest { method, path, query, body: body.as_bytes() }, DEPTH_MAX);
+        assert!(
+            again.is_ok_and(|again| (again.method, &again.task, &again.tenant, &again.push)
+                == (request.method, &request.task, &request.tenant, &request.push)),
+            "{target:?} means something else"
+        );
+    }
+}
+
+/// Answers and events of A2A: what is cut or changed is still an answer.
+pub fn a2a_answer(data: &[u8]) {
+    for method in Method::ALL {
+        if let Ok(answer) = a2a::read_answer(Binding::HttpJson, method, None, data, DEPTH_MAX)
+            && let Some(cut) = answer.keep_tasks(|_| false)
+        {
+            let again = a2a::read_answer(Binding::HttpJson, method, None, cut.as_bytes(), DEPTH_MAX);
+            assert!(again.is_ok_and(|again| again.ids.is_empty()), "everything was left out: {cut}");
+        }
+    }
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    for (binding, id) in [(Binding::HttpJson, None), (Binding::JsonRpc, Some("1"))] {
+        let _ = a2a::read_error(binding, id, data, DEPTH_MAX);
+        if let Ok(event) = a2a::read_event(binding, id, text, DEPTH_MAX)
+            && let Some(artifact) = &event.artifact
+        {
+            let changed = event.with_texts(&vec!["x".to_owned(); artifact.texts.len()]);
+            assert!(a2a::read_event(binding, id, &changed, DEPTH_MAX).is_ok(), "no event: {changed}");
+        }
+    }
+}
+
+/// Cards: the canonical form is a card with the same canonical form, and a rewritten one leads to the gate only.
+pub fn a2a_card(data: &[u8]) {
+    let Ok(card) = AgentCard::parse(data) else { return };
+    let _ = card.signatures();
+    if let Ok(canonical) = card.canonical() {
+        let again = AgentCard::parse(canonical.as_bytes()).ok().and_then(|card| card.canonical().ok());
+        assert_eq!(again, Some(canonical), "canonical is canonical");
+    }
+    let rewrite = a2a::card::Rewrite { url: "https://gate.example/a2a/x", mutual_tls: false, push: false };
+    let shown = card.rewritten(&rewrite, |_| true);
+    assert!(shown.supported_interfaces.iter().all(|i| i.url == rewrite.url) && !shown.is_signed());
 }

@@ -16,6 +16,7 @@ mod generated;
 mod interop;
 mod layout;
 mod models;
+mod peers;
 mod perf;
 mod run;
 mod tally;
@@ -38,6 +39,7 @@ usage: cargo xtask CHORE
                        PART is native, bridged or authorization
   interop [--quick]    other people's servers and clients through the gate
   models               other people's clients of model APIs through the gate
+  peers                other people's agents and clients of A2A through the gate
   perf [ARGS]          eval/perf/run.sh: the gate beside the floors";
 
 fn main() -> ExitCode {
@@ -60,6 +62,7 @@ fn main() -> ExitCode {
         }
         ["interop"] => chores::report(interop::run(interop::Extent::Full)),
         ["interop", "--quick"] => chores::report(interop::run(interop::Extent::Quick)),
+        ["peers"] => chores::report(peers::run()),
         ["models"] => chores::report(models::run()),
         ["perf", rest @ ..] => perf::run(rest),
         _ => Err(USAGE.to_owned()),

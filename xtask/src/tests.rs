@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::{
-    conformance, docs, fuzz, interop, layout, models, run,
+    conformance, docs, fuzz, interop, layout, models, peers, run,
     tally::{self, Tally},
 };
 
@@ -19,6 +19,7 @@ const PARTS: &[Part] = &[
     ("commands shown in the documentation", docs::run),
     ("fuzz targets", || fuzz::run(fuzz::EXECUTIONS)),
     ("conformance suite", || conformance::run(None)),
+    ("other people's agents", peers::run),
     ("other people's servers and clients", || interop::run(interop::Extent::Full)),
     ("other people's clients of model APIs", models::run),
     ("dependencies", dependencies),

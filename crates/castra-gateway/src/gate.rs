@@ -12,7 +12,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use castra_core::{AgentName, Limits, PolicyMode, Refusal, ServerName, StreamMode, Timestamp};
-use castra_identity::{CredentialTable, IdentityCache, Issuer, NameRule, ResourceServer, SiteRules};
+use castra_identity::{CredentialTable, IdentityCache, Issuer, Minter, NameRule, ResourceServer, SiteRules};
 use castra_inspect::Inspector;
 use castra_ledger::EventKind;
 use castra_net::{client::HttpClient, listen::Peer};
@@ -23,6 +23,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    a2a::{PeerParts, PeerStatus, Peers},
     budget::Budgets,
     catalogue::{Server, ToolOverride, random_u64},
     in_flight::InFlight,
@@ -72,6 +73,10 @@ pub struct GateParts {
     pub resource: ResourceServer,
     /// The servers behind the gate.
     pub servers: Vec<ServerParts>,
+    /// The peers behind the gate.
+    pub peers: Vec<PeerParts>,
+    /// Signs what the gate says of agents to peers.
+    pub minter: Minter,
     /// What looks for secrets and the operator's own patterns.
     pub inspector: Inspector,
     /// How answers are inspected where no policy says otherwise.
@@ -157,6 +162,7 @@ pub struct Gate {
     pub(crate) tasks: TaskOwners,
     pub(crate) routes: SharedRoutes,
     pub(crate) models: Routes,
+    pub(crate) peers: Peers,
     pub(crate) in_flight: Arc<InFlight>,
     /// Ends everything that is still open.
     pub(crate) closing: CancellationToken,
@@ -205,6 +211,7 @@ impl Gate {
             parked: ParkedCalls::new(parts.limits.clone(), parts.metrics.clone()),
             tasks: TaskOwners::default(),
             routes: SharedRoutes::default(),
+            peers: Peers::new(parts.state.clone(), parts.minter),
             in_flight: InFlight::new(parts.limits.calls_per_agent_max, parts.metrics.clone()),
             limits: parts.limits,
             state: parts.state,
@@ -234,6 +241,7 @@ impl Gate {
             servers_changed: Arc::default(),
             revalidation: Revalidation::default(),
         });
+        gate.replace_peers(parts.peers);
         gate.replace_servers(parts.servers);
         gate.metrics.source(misbehaviour_of(Arc::downgrade(&gate)));
         let budgets = gate.budgets.clone();
@@ -289,6 +297,8 @@ impl Gate {
     pub fn replace_credentials(self: &Arc<Self>, table: CredentialTable) {
         self.credentials.store(Arc::new(table));
         self.standings.review(&self.credentials.load());
+        // A changed card that was accepted counts up the same counter.
+        self.peers.look_again();
         let gate = self.clone();
         tokio::spawn(async move { gate.close_of_revoked().await });
     }
@@ -387,6 +397,17 @@ impl Gate {
         &self.models
     }
 
+    /// Swaps the peers. One whose fingerprint is unchanged keeps its card.
+    pub fn replace_peers(self: &Arc<Self>, parts: Vec<PeerParts>) {
+        self.peers.replace(self, parts);
+        self.refresh_engine();
+    }
+
+    /// What the gate knows of its peers, by name.
+    pub fn peers(&self) -> Vec<PeerStatus> {
+        self.peers.statuses()
+    }
+
     /// Learns the catalogues of all servers again, soon.
     pub fn refresh_catalogue(&self) {
         for server in self.servers.load().values() {
@@ -415,7 +436,7 @@ impl Gate {
         let mut servers: Vec<_> = self.servers.load().values().map(|s| s.for_policies()).collect();
         servers.sort_by(|a, b| a.name.cmp(&b.name));
         let agents = self.credentials.load().agents().map(|a| (a.name.clone(), a.groups.clone())).collect();
-        Catalogue { servers, agents, models: self.models.names(), ..Catalogue::default() }
+        Catalogue { servers, agents, models: self.models.names(), peers: self.peers.names() }
     }
 
     /// What the gate knows of its servers, by name.

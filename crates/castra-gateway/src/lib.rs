@@ -6,6 +6,7 @@
 //! it back. [`path`] shows the whole on one screen. Each step hands on a type that only it can make:
 //! nothing that was not decided and recorded can reach a server.
 
+mod a2a;
 mod answer;
 pub mod budget;
 mod catalogue;
@@ -25,6 +26,7 @@ mod standing;
 mod understand;
 pub mod upstream;
 
+pub use a2a::{CardFacts, CardSource, DelegationCarrier, PeerParts, PeerStatus, look_at_card};
 pub use answer::AnswerBody;
 pub use catalogue::ToolOverride;
 pub use gate::{AllowedAsks, Gate, GateParts, ReadyCheck, ServerParts, ServerStatus};

@@ -14,6 +14,7 @@ use http::{
 use hyper::body::Incoming;
 
 use crate::{
+    a2a,
     answer::{self, AnswerBody},
     gate::Gate,
     identify::{Endpoint, identify},
@@ -64,8 +65,10 @@ impl Connection {
         if let Err(refusal) = self.check_site(&head) {
             return self.refuse(StatusCode::FORBIDDEN, &refusal, None);
         }
-        if let Place::Metadata = place {
-            return self.metadata(&head);
+        match place {
+            Place::Metadata => return self.metadata(&head),
+            Place::KeySet => return self.key_set(&head),
+            _ => {}
         }
         if let Some(refusal) = place.nothing_there(head.uri.path()) {
             return self.refuse(StatusCode::NOT_FOUND, &refusal, None);
@@ -79,7 +82,8 @@ impl Connection {
         };
         match place {
             Place::Mcp(scope) => mcp::serve(&self, agent, scope, head, body).await,
-            Place::Metadata | Place::Nothing => answer::empty(StatusCode::NOT_FOUND),
+            Place::Peer(place) => a2a::serve(&self, agent, place, head, body).await,
+            Place::Metadata | Place::KeySet | Place::Nothing => answer::empty(StatusCode::NOT_FOUND),
         }
     }
 
@@ -101,7 +105,7 @@ impl Connection {
         }
         let resource = head.uri.path().strip_prefix(METADATA_PREFIX).unwrap_or_default();
         let endpoint = if resource.is_empty() { "/mcp" } else { resource };
-        if mcp::Scope::of(endpoint).is_none() {
+        if mcp::Scope::of(endpoint).is_none() && a2a::Place::of(endpoint).is_none() {
             return answer::empty(StatusCode::NOT_FOUND);
         }
         match self.gate.resource().metadata(endpoint) {
@@ -109,6 +113,14 @@ impl Connection {
             // Without an issuer there is no authorization server to name.
             None => answer::empty(StatusCode::NOT_FOUND),
         }
+    }
+
+    /// Anybody may read with which key the gate signs what it says of agents to peers (RFC 7517).
+    fn key_set(&self, head: &Parts) -> Response<AnswerBody> {
+        if head.method != Method::GET {
+            return answer::empty(StatusCode::METHOD_NOT_ALLOWED);
+        }
+        answer::json(StatusCode::OK, self.gate.peers.minter.key_set())
     }
 
     /// Refuses something that never became a message of a protocol.
@@ -130,8 +142,12 @@ impl Connection {
 enum Place {
     /// MCP, below `/mcp`.
     Mcp(mcp::Scope),
+    /// Other agents, below `/a2a`.
+    Peer(a2a::Place),
     /// How to authenticate at the others.
     Metadata,
+    /// The public key of the gate's own tokens.
+    KeySet,
     Nothing,
 }
 
@@ -140,6 +156,12 @@ impl Place {
         let path = head.uri.path();
         if path.starts_with(METADATA_PREFIX) {
             return Self::Metadata;
+        }
+        if path == a2a::KEY_SET_PATH {
+            return Self::KeySet;
+        }
+        if let Some(place) = a2a::Place::of(path) {
+            return Self::Peer(place);
         }
         mcp::Scope::of(path).map_or(Self::Nothing, Self::Mcp)
     }
@@ -152,13 +174,15 @@ impl Place {
         let reason = format!("there is nothing at {}", path.chars().take(100).collect::<String>());
         Some(
             Refusal::new(Step::Listen, RefusalCode::NotFound, reason)
-                .advise("Agents use /mcp or /mcp/SERVER"),
+                .advise("Agents use /mcp, /mcp/SERVER or /a2a/PEER"),
         )
     }
 
     /// For what a credential has to be good here.
     fn endpoint<'h>(&self, head: &'h Parts) -> Endpoint<'h> {
-        Endpoint { path: head.uri.path(), takes_api_key: false }
+        let path = head.uri.path();
+        let path = if let Self::Peer(place) = self { place.endpoint(path) } else { path };
+        Endpoint { path, takes_api_key: false }
     }
 }
 

@@ -182,6 +182,16 @@ fn events_are_told_apart_and_artifacts_can_be_changed() {
             assert_eq!((read.ids, read.error, read.artifact), (expected.clone(), false, None));
         }
     }
+    for (event, pauses) in [
+        (json!({"statusUpdate": update}), false),
+        (json!({"statusUpdate": {"taskId": "t", "status": {"state": 2}}}), false),
+        (json!({"statusUpdate": {"taskId": "t", "status": {"state": "TASK_STATE_COMPLETED"}}}), true),
+        (json!({"task": {"id": "t", "status": {"state": "TASK_STATE_INPUT_REQUIRED"}}}), true),
+        (json!({"message": {"parts": []}}), true),
+    ] {
+        let read = a2a::read_event(Binding::HttpJson, None, &event.to_string(), DEPTH_MAX).map(|e| e.pauses);
+        assert_eq!(read, Ok(pauses), "{event}");
+    }
     let piece = json!({"artifactUpdate": {"taskId": "t", "contextId": "c", "append": true, "lastChunk": true,
         "artifact": {"artifactId": "a", "parts": [{"text": "one"}, {"raw": "QQ=="}, {"text": "two"}]}}});
     for (binding, id, body) in both(&piece) {
@@ -190,7 +200,7 @@ fn events_are_told_apart_and_artifacts_can_be_changed() {
         assert!(artifact.append && artifact.last && artifact.id == "a" && artifact.texts.len() == 2);
         let changed = read.with_texts(&["1\n".to_owned(), String::new()]);
         assert_eq!(changed, body.replace("\"one\"", "\"1\\n\"").replace("\"two\"", "\"\""));
-        let more = read.continued("rest").expect("an event");
+        let more = a2a::continuation(binding, id, &read.ids, &artifact.id, "rest");
         let more = a2a::read_event(binding, id, &more, DEPTH_MAX).expect("an event");
         let artifact = more.artifact.expect("an artifact");
         assert_eq!((more.ids, &*artifact.id, artifact.append), (ids(Some("t"), Some("c")), "a", true));

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use castra_core::{AgentName, Decision, GroupName, ModelName, ServerName, Timestamp};
+use castra_core::{AgentName, Decision, GroupName, ModelName, PeerName, ServerName, Timestamp};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::Time;
@@ -94,6 +94,9 @@ Exit codes: 0 the input ended, 1 failed, 2 bad usage.")]
     /// The people who may use the console
     #[command(subcommand, after_help = CODES)]
     Person(PersonCommand),
+    /// The other agents behind the gate, and their cards
+    #[command(subcommand, after_help = CODES)]
+    Peer(PeerCommand),
     /// The tools that the servers offer
     #[command(subcommand, after_help = CODES)]
     Tool(ToolCommand),
@@ -213,6 +216,34 @@ pub(crate) struct ConnectArgs {
     /// The gate [default: as the configuration says]
     #[arg(long, value_name = "URL")]
     pub(crate) url: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PeerCommand {
+    /// List the configured peers and whether their cards are accepted
+    #[command(after_help = "Example:
+  castra peer list --json
+
+Exit codes: 0 done, 1 failed, 2 bad usage.")]
+    List,
+    /// Show the accepted card, and what is different in one that waits
+    #[command(after_help = "Example:
+  castra peer show planner
+
+Exit codes: 0 the card is the accepted one, 1 failed, 2 another one waits, or bad usage.")]
+    Show {
+        /// Its name
+        name: PeerName,
+    },
+    /// Accept the card that a peer shows now
+    #[command(after_help = "Example:
+  castra peer accept planner
+
+Exit codes: 0 done (also when nothing waits), 1 failed, 2 bad usage.")]
+    Accept {
+        /// Its name
+        name: PeerName,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -55,6 +55,7 @@ pub(crate) fn catalogue(
         servers: servers.into_iter().map(|(name, tools)| CatalogueServer { name, tools }).collect(),
         agents: agents.into_iter().map(|row| (row.id, row.groups)).collect(),
         models: config.model.iter().map(|model| model.name.clone()).collect(),
+        peers: config.peer.iter().map(|peer| peer.name.clone()).collect(),
         ..Catalogue::default()
     })
 }

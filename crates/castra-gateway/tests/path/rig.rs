@@ -11,12 +11,12 @@ use std::{
 use bytes::Bytes;
 use castra_core::{AgentName, Effect, Limits, PolicyMode, ServerName, StreamMode};
 use castra_gateway::{
-    AllowedAsks, Gate, GateParts, ServerParts, ToolOverride,
+    AllowedAsks, Gate, GateParts, PeerParts, ServerParts, ToolOverride,
     budget::{Budgets, Settings},
     metrics::Metrics,
     upstream::{Transport, UpstreamConfig},
 };
-use castra_identity::{Authority, Issuer, NameRule, ResourceServer, SiteRules, TrustDomain};
+use castra_identity::{Authority, Issuer, Minter, NameRule, ResourceServer, SiteRules, TrustDomain};
 use castra_inspect::Inspector;
 use castra_ledger::{Record, Signer, VerifierKey, verify_log};
 use castra_net::{
@@ -66,6 +66,7 @@ pub(crate) struct Wish {
     /// Whether the gate listens with TLS and takes client certificates of the built-in CA.
     pub(crate) tls: bool,
     pub(crate) issuers: Vec<Issuer>,
+    pub(crate) peers: Vec<PeerParts>,
     pub(crate) inspector: Inspector,
 }
 
@@ -83,6 +84,7 @@ impl Default for Wish {
             agents: Vec::new(),
             tls: false,
             issuers: Vec::new(),
+            peers: Vec::new(),
             inspector: Inspector::default(),
         }
     }
@@ -214,7 +216,7 @@ impl Write for Logged {
     }
 }
 
-fn http_client() -> HttpClient {
+pub(crate) fn http_client() -> HttpClient {
     let tls = castra_net::client::machine_tls(false).unwrap();
     HttpClient::new(ClientSettings::from(&Limits::default()), &tls)
 }
@@ -265,6 +267,8 @@ impl Rig {
             sites: SiteRules::new(&["127.0.0.1".parse().unwrap()], &[], &[]).unwrap(),
             resource: ResourceServer::new("https://gate.example", authorization_servers).unwrap(),
             servers: servers.collect(),
+            peers: wish.peers,
+            minter: Minter::new(&dir.token_seed().unwrap(), "https://gate.example").unwrap(),
             inspector: wish.inspector,
             inspection_mode: StreamMode::Window,
             models: wish.models,

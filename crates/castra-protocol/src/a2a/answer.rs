@@ -45,6 +45,8 @@ pub struct Event<'a> {
     pub ids: Ids<'a>,
     /// Whether it is an error, which ends the stream.
     pub error: bool,
+    /// Whether clients may stop reading here: a message, or a task that is over or waits for its client.
+    pub pauses: bool,
     /// A piece of an artifact.
     pub artifact: Option<Artifact<'a>>,
 }
@@ -157,7 +159,7 @@ pub fn read_event<'a>(
             }
         }
     };
-    let mut event = Event { text: data, result, ids: Ids::default(), error, artifact: None };
+    let mut event = Event { text: data, result, ids: Ids::default(), error, pauses: error, artifact: None };
     if !error {
         event.read(&mut Scanner::at(data, result))?;
     }
@@ -222,26 +224,47 @@ fn http_error(scanner: &mut Scanner<'_>) -> Result<Option<Span>, Fault> {
 
 /// What a task names.
 fn task<'a>(scanner: &mut Scanner<'a>) -> Result<Ids<'a>, Fault> {
-    expect(scanner, "the task", Kind::Object, "an object")?;
-    let mut ids = Ids::default();
-    fields(scanner, &["id", "contextId"], |scanner, field| {
-        let slot = if field == "id" { &mut ids.task } else { &mut ids.context };
-        *slot = id(scanner, field)?;
-        Ok(())
-    })?;
+    let (ids, _) = thing(scanner, "the task", &["id", "contextId", "status"])?;
     if ids.task.is_none() { Err(Fault::Missing("the task's id")) } else { Ok(ids) }
 }
 
 /// What a message or an update names.
 fn named<'a>(scanner: &mut Scanner<'a>, field: &'static str) -> Result<Ids<'a>, Fault> {
-    expect(scanner, field, Kind::Object, "an object")?;
-    let mut ids = Ids::default();
-    fields(scanner, &["taskId", "contextId"], |scanner, field| {
-        let slot = if field == "taskId" { &mut ids.task } else { &mut ids.context };
-        *slot = id(scanner, field)?;
+    Ok(thing(scanner, field, UPDATE)?.0)
+}
+
+const UPDATE: &[&str] = &["taskId", "contextId", "status"];
+
+/// What a task or an update names, and whether its state is one in which nothing goes on. `known` has
+/// the names of the task's id, the conversation's id and the status.
+fn thing<'a>(
+    scanner: &mut Scanner<'a>,
+    what: &'static str,
+    known: &'static [&'static str],
+) -> Result<(Ids<'a>, bool), Fault> {
+    expect(scanner, what, Kind::Object, "an object")?;
+    let (mut ids, mut rests) = (Ids::default(), false);
+    fields(scanner, known, |scanner, field| {
+        match field {
+            "status" => rests = status_rests(scanner)?,
+            "contextId" => ids.context = id(scanner, field)?,
+            _ => ids.task = id(scanner, field)?,
+        }
         Ok(())
     })?;
-    Ok(ids)
+    Ok((ids, rests))
+}
+
+/// Whether a status is neither submitted nor working. ProtoJSON has states as names or numbers.
+fn status_rests(scanner: &mut Scanner<'_>) -> Result<bool, Fault> {
+    expect(scanner, "status", Kind::Object, "an object")?;
+    let mut rests = false;
+    fields(scanner, &["state"], |scanner, _| {
+        let state = scanner.skip()?.span.of(scanner.text());
+        rests = !matches!(state, "\"TASK_STATE_SUBMITTED\"" | "\"TASK_STATE_WORKING\"" | "1" | "2");
+        Ok(())
+    })?;
+    Ok(rests)
 }
 
 impl<'a> Answer<'a> {
@@ -311,11 +334,17 @@ impl<'a> Event<'a> {
         let known = &["task", "message", "statusUpdate", "artifactUpdate"];
         fields(scanner, known, |scanner, field| {
             count += 1;
-            self.ids = match field {
-                "task" => task(scanner)?,
+            match field {
                 "artifactUpdate" => return self.read_artifact_update(scanner),
-                _ => named(scanner, field)?,
-            };
+                "task" => {
+                    (self.ids, self.pauses) = thing(scanner, field, &["id", "contextId", "status"])?;
+                    if self.ids.task.is_none() {
+                        return Err(Fault::Missing("the task's id"));
+                    }
+                }
+                "statusUpdate" => (self.ids, self.pauses) = thing(scanner, field, UPDATE)?,
+                _ => (self.ids, self.pauses) = (named(scanner, field)?, true),
+            }
             Ok(())
         })?;
         if count == 1 {
@@ -350,20 +379,6 @@ impl<'a> Event<'a> {
             std::iter::zip(spans, texts).map(|(span, text)| (*span, json::quote(text))).collect();
         spliced(self.text, &changes)
     }
-
-    /// An event of its own that continues this one's artifact with a text.
-    pub fn continued(&self, text: &str) -> Option<String> {
-        let artifact = self.artifact.as_ref()?;
-        let or_empty = |id: &Option<Cow<'_, str>>| json::quote(id.as_deref().unwrap_or_default());
-        let update = format!(
-            "{{\"artifactUpdate\":{{\"taskId\":{},\"contextId\":{},\"artifact\":{{\"artifactId\":{},\"parts\":[{{\"text\":{}}}]}},\"append\":true}}}}",
-            or_empty(&self.ids.task),
-            or_empty(&self.ids.context),
-            json::quote(&artifact.id),
-            json::quote(text),
-        );
-        Some(spliced(self.text, &[(self.result, update)]))
-    }
 }
 
 impl<'a> Artifact<'a> {
@@ -384,5 +399,24 @@ impl<'a> Artifact<'a> {
                 })
             })
         })
+    }
+}
+
+/// An event of its own, as data of a stream, that continues an artifact with a text. `id` is that of the
+/// JSON-RPC request.
+pub fn continuation(binding: Binding, id: Option<&str>, ids: &Ids<'_>, artifact: &str, text: &str) -> String {
+    let or_empty = |id: &Option<Cow<'_, str>>| json::quote(id.as_deref().unwrap_or_default());
+    let update = format!(
+        "{{\"artifactUpdate\":{{\"taskId\":{},\"contextId\":{},\"artifact\":{{\"artifactId\":{},\"parts\":[{{\"text\":{}}}]}},\"append\":true}}}}",
+        or_empty(&ids.task),
+        or_empty(&ids.context),
+        json::quote(artifact),
+        json::quote(text),
+    );
+    match binding {
+        Binding::HttpJson => update,
+        Binding::JsonRpc => {
+            format!("{{\"jsonrpc\":\"2.0\",\"id\":{},\"result\":{update}}}", id.unwrap_or("null"))
+        }
     }
 }

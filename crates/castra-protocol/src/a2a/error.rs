@@ -89,9 +89,11 @@ impl ErrorKind {
 }
 
 /// The kind that a refusal is told as, where nothing more precise is known.
-pub fn refusal_kind(code: RefusalCode) -> ErrorKind {
+pub fn refusal_kind(refusal: &Refusal) -> ErrorKind {
     use RefusalCode as R;
-    match code {
+    match refusal.code {
+        // It would never fit, so that waiting does not help.
+        R::OverBudget if refusal.retry_after.is_none() => ErrorKind::Denied,
         R::Unauthenticated | R::BadCredential => ErrorKind::Unauthenticated,
         R::InsufficientScope | R::ForeignOrigin | R::Denied | R::Undecided | R::Unrecorded => {
             ErrorKind::Denied
@@ -101,13 +103,11 @@ pub fn refusal_kind(code: RefusalCode) -> ErrorKind {
         R::NotFound => ErrorKind::TaskNotFound,
         R::NotAllowedHere => ErrorKind::UnsupportedOperation,
         R::LimitReached => ErrorKind::TooLarge,
-        R::Busy => ErrorKind::TooMuch,
+        R::Busy | R::OverBudget => ErrorKind::TooMuch,
         R::UpstreamUnavailable | R::ShuttingDown => ErrorKind::Unavailable,
         R::UpstreamMisbehaved => ErrorKind::InvalidAgentResponse,
         R::UpstreamTimeout => ErrorKind::Late,
         R::Cancelled => ErrorKind::Cancelled,
-        #[allow(unreachable_patterns)] // further codes mean that a limit of some kind was reached
-        _ => ErrorKind::TooMuch,
     }
 }
 

@@ -17,14 +17,14 @@ mod request;
 mod rpc;
 
 pub use self::{
-    answer::{Answer, Artifact, Event, Ids, read_answer, read_error, read_event},
+    answer::{Answer, Artifact, Event, Ids, continuation, read_answer, read_error, read_event},
     card::AgentCard,
     error::{ErrorKind, Notes, error_body, refusal_kind},
     fields::Fault,
     http::{HttpRequest, parse_http},
     method::{Binding, Method},
     request::Request,
-    rpc::parse_rpc,
+    rpc::{RpcFault, parse_rpc},
 };
 
 /// The version that is spoken here, as `A2A-Version` names it.

@@ -108,6 +108,7 @@ fn look(cx: &Context, checks: &mut Checks) -> Result<(), Failure> {
         ports(config, running, checks);
         servers(cx, checks).await;
         models(cx, checks).await;
+        peers(cx, checks).await;
     });
     runtime.shutdown_background();
     Ok(())
@@ -156,6 +157,11 @@ fn secrets(config: &Config, checks: &mut Checks) {
         };
         for (name, text) in texts {
             secret(format!("secret {}.{name}", server.name), name, text, checks);
+        }
+    }
+    for peer in &config.peer {
+        for (name, text) in &peer.headers {
+            secret(format!("secret {}.{name}", peer.name), name, text, checks);
         }
     }
 }
@@ -431,6 +437,38 @@ async fn provider(id: &str, version: &VersionParts, checks: &mut Checks) {
             format!("{provider} {error}"),
             "Look at base_url, key, ca and tls12 of the version, and whether this machine may go there.",
         ),
+    }
+}
+
+/// Each peer must show a card that counts, and it must be the accepted one.
+async fn peers(cx: &Context, checks: &mut Checks) {
+    let limits = cx.config().limits.to_limits();
+    let parts = own_ca(cx).and_then(|own_ca| up::peer_parts(cx.config(), &limits, &own_ca));
+    let parts = match parts {
+        Ok(parts) => parts,
+        Err(failure) => return checks.failure("peers", &failure, "Mend the [[peer]] table."),
+    };
+    let state = if cx.state_dir().exists() { cx.open().ok().map(|opened| opened.state) } else { None };
+    for part in parts {
+        let (id, name) = (format!("peer {}", part.name), &part.name);
+        let facts = match castra_gateway::look_at_card(&part, &limits).await {
+            Ok(facts) => facts,
+            Err(why) => {
+                checks.bad(id, why, "Look at its [[peer]] table, and ask whoever runs the peer.");
+                continue;
+            }
+        };
+        let signed = if facts.verified { "signed" } else { "its signature is not checked" };
+        let what = format!("{}, card {}, {signed}", facts.title, facts.digest.to_hex());
+        let accepted = state.as_ref().and_then(|state| state.peer(name).ok()?).map(|row| row.pinned.digest);
+        match part.pin.or(accepted) {
+            Some(pinned) if pinned != facts.digest => checks.bad(
+                id,
+                format!("{what}; the accepted one is {}", pinned.to_hex()),
+                format!("Look at what changed (castra peer show {name}), then castra peer accept {name}."),
+            ),
+            _ => checks.good(id, what),
+        }
     }
 }
 

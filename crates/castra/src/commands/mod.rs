@@ -9,6 +9,7 @@ pub(crate) mod init;
 mod inspect;
 mod log;
 mod model;
+mod peer;
 pub(crate) mod person;
 mod policy;
 mod schema;
@@ -35,6 +36,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Connect(args) => wrap::connect::run(global, &args),
         Command::Agent(command) => agent::run(Context::new(global)?, command),
         Command::Person(command) => person::run(Context::new(global)?, command),
+        Command::Peer(command) => peer::run(Context::new(global)?, command),
         Command::Tool(command) => tool::run(Context::new(global)?, command),
         Command::Budget(command) => budget::run(Context::new(global)?, command),
         Command::Model(command) => model::run(Context::new(global)?, command),

@@ -7,6 +7,7 @@
 mod budgets;
 mod inspect;
 mod model;
+mod peer;
 mod read;
 mod reference;
 mod values;
@@ -26,6 +27,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 pub use budgets::{Budget, Budgets, Money, Per, Quantity, UnknownPrice};
 pub use inspect::{Becomes, Inspect, InspectPattern};
 pub use model::{Model, ModelVersion, SecretRef};
+pub use peer::{Card, Delegation, Peer};
 pub use read::{ConfigError, Loaded, Problem};
 pub(crate) use read::{read_file, read_strictly};
 pub use reference::{json_schema, markdown};
@@ -57,6 +59,8 @@ pub struct Config {
     pub server: Vec<Server>,
     /// A model route: a name that agents use, and the versions that answer to it. One table per route.
     pub model: Vec<Model>,
+    /// Another agent (A2A) that agents reach through the gate. One table per peer.
+    pub peer: Vec<Peer>,
     /// An OpenID Connect issuer whose JWTs are taken from agents. One table per issuer.
     pub issuer: Vec<Issuer>,
     /// What may be used in a stretch of time, by whom and of which model. A call must fit every budget that covers
@@ -336,7 +340,8 @@ pub struct Issuer {
     /// Signature algorithms that are taken.
     #[serde(default = "Algorithm::all")]
     pub algorithms: Vec<Algorithm>,
-    /// The claim with the agent's name.
+    /// The claim with the agent's name. Tokens with `act` (RFC 8693) name the agent there: who acts now is
+    /// `act.sub`, on behalf of `sub`.
     #[serde(default = "claim_sub")]
     pub agent_claim: String,
     /// The claim with the agent's groups (a list, or one text): its name, or a path such as `realm_access.roles`.
@@ -610,6 +615,7 @@ impl Config {
                 join(key);
             }
         }
+        self.peer.iter_mut().flat_map(Peer::files_mut).for_each(join);
         for server in &mut self.server {
             server.manifest.iter_mut().for_each(join);
             let texts = match &mut server.upstream {

@@ -25,6 +25,7 @@ use super::{
     keys::Issuers,
     models::{self, model_parts},
     parts::{self, Listening, server_parts},
+    peers::peer_parts,
 };
 use crate::{
     config::{Config, Loaded, SecretRef, Text, Tls, Upstream},
@@ -225,6 +226,7 @@ impl Follower {
         let limits = self.loaded.config.limits.to_limits();
         let servers = server_parts(config, &limits, self.authority.certificate_pem())?;
         let models = model_parts(config, &limits, self.authority.certificate_pem())?;
+        let peers = peer_parts(config, &limits, self.authority.certificate_pem())?;
         let sites = parts::gate_sites(config)?;
         let budgets = parts::budgets(config)?;
         let inspector =
@@ -233,6 +235,7 @@ impl Follower {
             (config.issuer != self.loaded.config.issuer).then(|| Issuers::new(&config.issuer)).transpose()?;
         self.gate.replace_servers(servers);
         self.gate.replace_models(models);
+        self.gate.replace_peers(peers);
         self.gate.replace_sites(sites);
         self.gate.budgets().replace(budgets);
         if let Some(inspector) = inspector {
@@ -281,6 +284,7 @@ fn files_stamp(loaded: &Loaded) -> Stamp {
             files.extend([cert, key]);
         }
     }
+    files.extend(config.peer.iter().flat_map(crate::config::Peer::files));
     for server in &config.server {
         files.extend(server.manifest.clone());
         let texts = match &server.upstream {

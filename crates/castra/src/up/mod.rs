@@ -7,6 +7,7 @@ mod follow;
 mod keys;
 mod models;
 mod parts;
+mod peers;
 mod view;
 
 use std::{
@@ -21,6 +22,7 @@ use castra_gateway::{
     budget::Budgets,
     metrics::{Metrics, Page},
 };
+use castra_identity::Minter;
 use castra_ledger::{EventKind, Signer};
 use castra_net::{
     listen::{ListenConfig, Listener, Serving, answer},
@@ -44,6 +46,7 @@ use crate::{
 };
 pub(crate) use models::{model_parts, told, version_facts};
 pub(crate) use parts::{budgets, resolve, server_parts};
+pub(crate) use peers::peer_parts;
 
 /// Larger payloads are recorded by digest only: a log of answers is not a store of files.
 const PAYLOAD_BYTES_MAX: usize = 1 << 20;
@@ -151,6 +154,7 @@ impl Running {
         let seen = credentials.version();
         let authority_pem = keys.authority.certificate_pem().to_owned();
         let budgets = Budgets::open(state.clone(), clock::now, parts::budgets(config)?)?;
+        let token_seed = dir.token_seed()?;
         let gate = Gate::new(GateParts {
             budgets,
             limits: limits.clone(),
@@ -170,6 +174,8 @@ impl Running {
             inspection_mode: config.inspect.mode,
             models: model_parts(config, &limits, &authority_pem)?,
             promotions: state.promotions()?,
+            peers: peer_parts(config, &limits, &authority_pem)?,
+            minter: Minter::new(&token_seed, &addresses.gate)?,
             reads_wait: config.record.reads == Reads::Before,
             payload_bytes_max: PAYLOAD_BYTES_MAX,
         });

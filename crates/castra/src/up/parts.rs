@@ -154,6 +154,11 @@ impl<'a> Clients<'a> {
         if url.uri().scheme_str() == Some("http") {
             return self.plain();
         }
+        self.for_machine(tls12)
+    }
+
+    /// A client that trusts what this machine trusts.
+    pub(super) fn for_machine(&self, tls12: bool) -> Result<HttpClient, Failure> {
         if tls12 {
             return Ok(HttpClient::new(self.settings, &machine_tls(true)?));
         }
