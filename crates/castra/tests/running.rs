@@ -310,3 +310,47 @@ fn all_files(folder: &Path) -> Vec<std::path::PathBuf> {
     let entries = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path());
     entries.flat_map(|p| if p.is_dir() { all_files(&p) } else { vec![p] }).collect()
 }
+
+#[test]
+fn promotions_are_followed_and_stand_in_the_log_also_those_made_while_no_gate_ran() {
+    let folder = Folder::new();
+    let config = folder.path().join("castra.toml");
+    let version = |id: &str| {
+        format!(
+            "[[model.version]]\nid = \"{id}\"\nprovider = \"openai-compatible\"\nbase_url = \"http://127.0.0.1:9/v1\"\nmodel = \"m-{id}\"\n"
+        )
+    };
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, format!("{text}[[model]]\nname = \"assistant\"\n{}{}", version("v1"), version("v2")))
+        .unwrap();
+    let promoted = |version: &str| {
+        let (_, events) = folder.json(&["log", "query", "--kind", "event"]);
+        let says = |event: &&Value| {
+            event["event"] == "model-promoted"
+                && event["detail"].as_str().unwrap().contains(&format!("serves: {version} "))
+        };
+        events.as_array().unwrap().iter().filter(says).count()
+    };
+    let (code, said) = folder.json(&["model", "promote", "assistant", "v1"]);
+    assert_eq!((code, &said["shares"][0]["version"]), (Some(0), &json!("v1")));
+    let up = Up::start(&folder);
+    soon("what was promoted before is recorded", || promoted("v1") == 1);
+    folder.json(&["model", "promote", "assistant", "v2"]);
+    soon("what is promoted now is recorded", || promoted("v2") == 1);
+    let (_, routes) = folder.json(&["model", "list"]);
+    assert_eq!(routes[0]["id"], "assistant");
+    assert_eq!(
+        (&routes[0]["versions"][0]["share"], &routes[0]["versions"][1]["share"]),
+        (&json!(0.0), &json!(100.0))
+    );
+    assert_eq!(up.end(), Some(0));
+    // Nothing is recorded twice.
+    let up = Up::start(&folder);
+    folder.json(&["model", "rollback", "assistant"]);
+    soon("it is taken back", || {
+        let (_, events) = folder.json(&["log", "query", "--kind", "event"]);
+        events.as_array().unwrap().iter().any(|e| e["event"] == "model-rolled-back")
+    });
+    assert_eq!((promoted("v1"), promoted("v2")), (1, 1));
+    assert_eq!(up.end(), Some(0));
+}
