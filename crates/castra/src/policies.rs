@@ -56,7 +56,6 @@ pub(crate) fn catalogue(
         agents: agents.into_iter().map(|row| (row.id, row.groups)).collect(),
         models: config.model.iter().map(|model| model.name.clone()).collect(),
         peers: config.peer.iter().map(|peer| peer.name.clone()).collect(),
-        ..Catalogue::default()
     })
 }
 

@@ -90,7 +90,7 @@ struct Candidate {
 struct Failure {
     version: String,
     error: ProviderError,
-    answer: Option<ProviderAnswer>,
+    answer: Option<Box<ProviderAnswer>>,
 }
 
 impl Attempts {

@@ -284,7 +284,7 @@ impl Endpoint {
         patience: Duration,
         idle: Duration,
         now: fn() -> Timestamp,
-    ) -> Result<Response<ProviderBody>, (ProviderError, Option<ProviderAnswer>)> {
+    ) -> Result<Response<ProviderBody>, (ProviderError, Option<Box<ProviderAnswer>>)> {
         let deadline = Instant::now() + patience;
         let late = |_| ProviderError::Late { after: patience };
         let request = self.request(wire, caller, stream).map_err(|e| (e, None))?;
@@ -296,7 +296,7 @@ impl Endpoint {
             let answer = match &error {
                 ProviderError::Status { status, retry_after } => {
                     let (status, retry_after) = (*status, *retry_after);
-                    Some(ProviderAnswer { status, body: error_body(body).await, retry_after })
+                    Some(Box::new(ProviderAnswer { status, body: error_body(body).await, retry_after }))
                 }
                 _ => None,
             };

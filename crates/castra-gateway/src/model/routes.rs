@@ -371,7 +371,7 @@ pub enum RouteError {
         /// How the last one failed.
         error: ProviderError,
         /// What the provider answered, if it did.
-        answer: Option<ProviderAnswer>,
+        answer: Option<Box<ProviderAnswer>>,
     },
 }
 
@@ -411,7 +411,7 @@ impl RouteError {
     /// What the provider answered to the last attempt, if it was an error of its own.
     pub fn provider_answer(&self) -> Option<&ProviderAnswer> {
         match self {
-            Self::Failed { answer, .. } => answer.as_ref(),
+            Self::Failed { answer, .. } => answer.as_deref(),
             _ => None,
         }
     }
