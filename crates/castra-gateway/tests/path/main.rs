@@ -20,6 +20,7 @@ mod catalogue;
 mod changes;
 mod children;
 mod hostile;
+mod inspect;
 mod limits;
 mod listens;
 mod promises;
