@@ -26,4 +26,8 @@ else
   ONLY=direct,bare-hyper,castra-write bench op=mcp26 conns=64
   echo "== answers as events"
   bench op=mcp26-sse conns=64
+  echo "== chat completions, with secrets masked, 64 connections, closed loop"
+  bench op=chat conns=64
+  echo "== the same, streamed: 33 events each, as fast as they can be written"
+  bench op=chat-stream conns=64
 fi

@@ -85,6 +85,8 @@ pub struct GateParts {
     pub models: Vec<ModelParts>,
     /// Which of their versions serve.
     pub promotions: Promotions,
+    /// What is said of agents' own tools, which models call and no server has.
+    pub local_tools: HashMap<String, ToolOverride>,
     /// Whether calls that only read wait for the disk too.
     pub reads_wait: bool,
     /// Payloads above this size are recorded by digest only.
@@ -163,6 +165,7 @@ pub struct Gate {
     pub(crate) routes: SharedRoutes,
     pub(crate) models: Routes,
     pub(crate) peers: Peers,
+    pub(crate) local_tools: ArcSwap<HashMap<String, ToolOverride>>,
     pub(crate) in_flight: Arc<InFlight>,
     /// Ends everything that is still open.
     pub(crate) closing: CancellationToken,
@@ -213,6 +216,7 @@ impl Gate {
             routes: SharedRoutes::default(),
             peers: Peers::new(parts.state.clone(), parts.minter),
             in_flight: InFlight::new(parts.limits.calls_per_agent_max, parts.metrics.clone()),
+            local_tools: ArcSwap::from_pointee(parts.local_tools),
             limits: parts.limits,
             state: parts.state,
             metrics: parts.metrics,
@@ -344,6 +348,11 @@ impl Gate {
     /// Swaps what inspects; exchanges under way keep what they began with.
     pub fn replace_inspector(&self, inspector: Inspector, mode: StreamMode) {
         self.inspection.store(Arc::new(Inspection { inspector, mode }));
+    }
+
+    /// Swaps what is said of agents' own tools.
+    pub fn replace_local_tools(&self, tools: HashMap<String, ToolOverride>) {
+        self.local_tools.store(Arc::new(tools));
     }
 
     /// Swaps the servers. One whose fingerprint is unchanged keeps its connections and children.

@@ -14,7 +14,7 @@ use castra_protocol::mcp::{self, Id};
 use crate::{gate::Gate, metrics::Side, record::Noted};
 
 /// Kinds that one record holds; the first that were seen.
-const KINDS_MAX: usize = 16;
+pub(crate) const KINDS_MAX: usize = 16;
 
 /// What inspects, and how answers are inspected where no policy says otherwise.
 #[derive(Default)]

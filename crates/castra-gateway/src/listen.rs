@@ -18,7 +18,7 @@ use crate::{
     answer::{self, AnswerBody},
     gate::Gate,
     identify::{Endpoint, identify},
-    mcp,
+    mcp, model,
 };
 
 /// A client's connection. What is proved once per connection is kept here.
@@ -63,7 +63,7 @@ impl Connection {
         let (head, body) = request.into_parts();
         let place = Place::of(&head);
         if let Err(refusal) = self.check_site(&head) {
-            return self.refuse(StatusCode::FORBIDDEN, &refusal, None);
+            return self.refuse_at(&place, StatusCode::FORBIDDEN, &refusal);
         }
         match place {
             Place::Metadata => return self.metadata(&head),
@@ -71,18 +71,19 @@ impl Connection {
             _ => {}
         }
         if let Some(refusal) = place.nothing_there(head.uri.path()) {
-            return self.refuse(StatusCode::NOT_FOUND, &refusal, None);
+            return self.refuse_at(&place, StatusCode::NOT_FOUND, &refusal);
         }
         let agent = match identify(&self, &head.headers, place.endpoint(&head)).await {
             Ok(agent) => agent,
             Err(challenge) => {
-                let response = self.refuse(StatusCode::UNAUTHORIZED, &challenge.refusal, None);
+                let response = self.refuse_at(&place, StatusCode::UNAUTHORIZED, &challenge.refusal);
                 return answer::with_header(response, "www-authenticate", &challenge.www_authenticate);
             }
         };
         match place {
             Place::Mcp(scope) => mcp::serve(&self, agent, scope, head, body).await,
             Place::Peer(place) => a2a::serve(&self, agent, place, head, body).await,
+            Place::Model(place) => model::serve(&self, agent, place, head, body).await,
             Place::Metadata | Place::KeySet | Place::Nothing => answer::empty(StatusCode::NOT_FOUND),
         }
     }
@@ -105,7 +106,10 @@ impl Connection {
         }
         let resource = head.uri.path().strip_prefix(METADATA_PREFIX).unwrap_or_default();
         let endpoint = if resource.is_empty() { "/mcp" } else { resource };
-        if mcp::Scope::of(endpoint).is_none() && a2a::Place::of(endpoint).is_none() {
+        let known = mcp::Scope::of(endpoint).is_some()
+            || a2a::Place::of(endpoint).is_some()
+            || endpoint == model::ENDPOINT;
+        if !known {
             return answer::empty(StatusCode::NOT_FOUND);
         }
         match self.gate.resource().metadata(endpoint) {
@@ -121,6 +125,17 @@ impl Connection {
             return answer::empty(StatusCode::METHOD_NOT_ALLOWED);
         }
         answer::json(StatusCode::OK, self.gate.peers.minter.key_set())
+    }
+
+    /// Refuses before it is known who asks, in the form of the place.
+    fn refuse_at(&self, place: &Place, status: StatusCode, refusal: &Refusal) -> Response<AnswerBody> {
+        match place {
+            Place::Model(place) => {
+                self.gate.recorder.refusal(refusal, None, self.peer.address.ip());
+                model::refused_as(place.api(), status, refusal)
+            }
+            _ => self.refuse(status, refusal, None),
+        }
     }
 
     /// Refuses something that never became a message of a protocol.
@@ -144,6 +159,8 @@ enum Place {
     Mcp(mcp::Scope),
     /// Other agents, below `/a2a`.
     Peer(a2a::Place),
+    /// Model APIs, below `/v1`.
+    Model(model::Place),
     /// How to authenticate at the others.
     Metadata,
     /// The public key of the gate's own tokens.
@@ -163,26 +180,32 @@ impl Place {
         if let Some(place) = a2a::Place::of(path) {
             return Self::Peer(place);
         }
-        mcp::Scope::of(path).map_or(Self::Nothing, Self::Mcp)
+        if let Some(scope) = mcp::Scope::of(path) {
+            return Self::Mcp(scope);
+        }
+        model::Place::of(path, &head.headers).map_or(Self::Nothing, Self::Model)
     }
 
     /// The refusal of a path at which there is nothing.
     fn nothing_there(&self, path: &str) -> Option<Refusal> {
-        if !matches!(self, Self::Nothing) {
-            return None;
-        }
+        let advice = match self {
+            Self::Nothing => "Agents use /mcp, /mcp/SERVER, /a2a/PEER or the model APIs below /v1",
+            Self::Model(place) if place.is_nothing() => model::PLACES,
+            _ => return None,
+        };
         let reason = format!("there is nothing at {}", path.chars().take(100).collect::<String>());
-        Some(
-            Refusal::new(Step::Listen, RefusalCode::NotFound, reason)
-                .advise("Agents use /mcp, /mcp/SERVER or /a2a/PEER"),
-        )
+        Some(Refusal::new(Step::Listen, RefusalCode::NotFound, reason).advise(advice))
     }
 
     /// For what a credential has to be good here.
     fn endpoint<'h>(&self, head: &'h Parts) -> Endpoint<'h> {
         let path = head.uri.path();
-        let path = if let Self::Peer(place) = self { place.endpoint(path) } else { path };
-        Endpoint { path, takes_api_key: false }
+        match self {
+            // One resource for all that is below it: a client has one token for an API.
+            Self::Model(_) => Endpoint { path: model::ENDPOINT, takes_api_key: true },
+            Self::Peer(place) => Endpoint { path: place.endpoint(path), takes_api_key: false },
+            _ => Endpoint { path, takes_api_key: false },
+        }
     }
 }
 

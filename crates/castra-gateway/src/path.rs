@@ -3,13 +3,13 @@
 //! ```text
 //!  listen      Connection::call        host, origin, size, place
 //!  identify    identify::identify      token, certificate or JWT -> who
-//!  understand  mcp::serve              bytes -> Action
-//!  inspect     inspect::in_request     findings of the request, for policies
+//!  understand  mcp, model::serve       bytes -> Action
+//!  inspect     inspect, model::watch   findings of the request, for policies; what a model may see
 //!  budget      Budgets::reserve        what it may use is set aside
 //!  decide      decide::decide          Action -> Decided
 //!  record      Recorder::intent        Decided -> Recorded -> Permit | Denied
-//!  act         mcp::Exchange           needs the Permit; speaks to the server, bridges eras
-//!  inspect     inspect::Watch          masks what comes back, message by message
+//!  act         mcp, model::Exchange    needs the Permit; speaks to server or provider
+//!  inspect     inspect, model::watch   masks what comes back; a model's tool calls take the path too
 //!  record      Permit::conclude        outcome written, receipt
 //!  answer      answer::{json, events}  needs the receipt
 //! ```

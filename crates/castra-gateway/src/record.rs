@@ -317,6 +317,11 @@ pub(crate) struct Noted<'a> {
 }
 
 impl Permit {
+    /// Names the action.
+    pub(crate) fn action(&self) -> ActionId {
+        self.action
+    }
+
     /// Receipt of the intent: all that is known before the end.
     pub(crate) fn intent_receipt(&self) -> &str {
         &self.receipt
@@ -336,6 +341,13 @@ impl Permit {
         let overhead = self.started.elapsed().saturating_sub(ending.upstream);
         self.recorder.metrics.overhead(overhead);
         Ok(self.recorder.log.receipt_header(&appended).to_string())
+    }
+
+    /// Records the outcome of something whose caller is gone, so that nobody waits for it.
+    pub(crate) fn abandon(mut self, ending: &Ending<'_>) {
+        if let Err(refusal) = self.outcome(ending) {
+            tracing::error!(%refusal, "the outcome of an abandoned action could not be recorded");
+        }
     }
 
     fn outcome(&mut self, ending: &Ending<'_>) -> Result<Appended, Refusal> {

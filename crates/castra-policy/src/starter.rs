@@ -1,6 +1,6 @@
 //! The policies that a new state folder begins with.
 
-/// Lets through what only reads and refuses the rest; explains Cedar in its comments.
+/// Lets through what only reads, lets models be asked and refuses the rest; explains Cedar in its comments.
 pub const STARTER_POLICY: &str = include_str!("starter.cedar");
 
 #[cfg(test)]
@@ -15,7 +15,7 @@ mod tests {
     #[test]
     fn it_loads_without_warnings() {
         let engine = load(STARTER_POLICY.to_owned());
-        assert_eq!(engine.policy_count(), 2);
+        assert_eq!(engine.policy_count(), 3);
         assert_eq!(engine.warnings(), []);
     }
 
@@ -29,6 +29,6 @@ mod tests {
             code
         };
         let engine = load(STARTER_POLICY.lines().map(bare).collect::<Vec<_>>().join("\n"));
-        assert_eq!(engine.policy_count(), 5);
+        assert_eq!(engine.policy_count(), 7);
     }
 }

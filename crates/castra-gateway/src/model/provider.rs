@@ -520,13 +520,14 @@ impl Body for ProviderBody {
     }
 
     fn size_hint(&self) -> http_body::SizeHint {
-        let mut hint = self.rest.size_hint();
+        let rest = self.rest.size_hint();
         let first = self.first.as_ref().map_or(0, Bytes::len) as u64;
-        let exact = hint.exact();
-        hint.set_lower(hint.lower() + first);
-        if let Some(exact) = exact {
-            hint.set_exact(exact + first);
+        let mut hint = http_body::SizeHint::new();
+        // The upper bound first: it may not be less than the lower.
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper.saturating_add(first));
         }
+        hint.set_lower(rest.lower().saturating_add(first));
         hint
     }
 }

@@ -14,6 +14,7 @@ use castra_gateway::{
     AllowedAsks, Gate, GateParts, PeerParts, ServerParts, ToolOverride,
     budget::{Budgets, Settings},
     metrics::Metrics,
+    model::ModelParts,
     upstream::{Transport, UpstreamConfig},
 };
 use castra_identity::{Authority, Issuer, Minter, NameRule, ResourceServer, SiteRules, TrustDomain};
@@ -53,7 +54,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// What a test wants.
 pub(crate) struct Wish {
     pub(crate) servers: Vec<(&'static str, Transport)>,
-    pub(crate) models: Vec<castra_gateway::model::ModelParts>,
+    pub(crate) models: Vec<ModelParts>,
+    /// What is said of agents' own tools.
+    pub(crate) local_tools: HashMap<String, ToolOverride>,
     pub(crate) policies: &'static str,
     pub(crate) mode: PolicyMode,
     pub(crate) limits: Limits,
@@ -75,6 +78,7 @@ impl Default for Wish {
         Self {
             servers: Vec::new(),
             models: Vec::new(),
+            local_tools: HashMap::new(),
             policies: castra_policy::STARTER_POLICY,
             mode: PolicyMode::Enforce,
             limits: Limits::default(),
@@ -269,6 +273,7 @@ impl Rig {
             servers: servers.collect(),
             peers: wish.peers,
             minter: Minter::new(&dir.token_seed().unwrap(), "https://gate.example").unwrap(),
+            local_tools: wish.local_tools,
             inspector: wish.inspector,
             inspection_mode: StreamMode::Window,
             models: wish.models,

@@ -51,6 +51,8 @@ pub struct Config {
     pub limits: LimitsTable,
     /// What is looked for in requests and answers, and what becomes of it.
     pub inspect: Inspect,
+    /// Agents' own tools: those that a model calls and no server offers.
+    pub local: Local,
     /// What all budgets share.
     pub budgets: Budgets,
     /// What Castra says about itself on standard error.
@@ -127,6 +129,15 @@ pub struct Policy {
     /// `"enforce"` refuses what no policy permits; `"observe"` records it as denied and lets it through.
     #[schemars(with = "PolicyModeSchema")]
     pub mode: PolicyMode,
+}
+
+/// Agents' own tools: those that a model calls and no server offers. Policies know them as
+/// `Castra::Tool::"local/NAME"` in `Castra::Server::"local"`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Local {
+    /// A TOML file that says what they do, a table per tool. What it does not name may do anything.
+    pub manifest: Option<PathBuf>,
 }
 
 /// How actions are written down.
@@ -616,6 +627,7 @@ impl Config {
             }
         }
         self.peer.iter_mut().flat_map(Peer::files_mut).for_each(join);
+        self.local.manifest.iter_mut().for_each(join);
         for server in &mut self.server {
             server.manifest.iter_mut().for_each(join);
             let texts = match &mut server.upstream {

@@ -227,6 +227,7 @@ impl Follower {
         let servers = server_parts(config, &limits, self.authority.certificate_pem())?;
         let models = model_parts(config, &limits, self.authority.certificate_pem())?;
         let peers = peer_parts(config, &limits, self.authority.certificate_pem())?;
+        let local_tools = parts::local_tools(config)?;
         let sites = parts::gate_sites(config)?;
         let budgets = parts::budgets(config)?;
         let inspector =
@@ -236,6 +237,7 @@ impl Follower {
         self.gate.replace_servers(servers);
         self.gate.replace_models(models);
         self.gate.replace_peers(peers);
+        self.gate.replace_local_tools(local_tools);
         self.gate.replace_sites(sites);
         self.gate.budgets().replace(budgets);
         if let Some(inspector) = inspector {
@@ -278,6 +280,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
 fn files_stamp(loaded: &Loaded) -> Stamp {
     let config = &loaded.config;
     let own = loaded.file.iter().chain(&config.gate.client_ca).chain(&config.budgets.prices);
+    let own = own.chain(&config.local.manifest);
     let mut files: Vec<PathBuf> = own.cloned().collect();
     for tls in [config.gate.tls(), config.console.tls()] {
         if let Tls::Files { cert, key } = tls {

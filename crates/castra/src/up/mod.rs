@@ -172,6 +172,7 @@ impl Running {
             servers: server_parts(config, &limits, &authority_pem)?,
             inspector: parts::inspector(config)?,
             inspection_mode: config.inspect.mode,
+            local_tools: parts::local_tools(config)?,
             models: model_parts(config, &limits, &authority_pem)?,
             promotions: state.promotions()?,
             peers: peer_parts(config, &limits, &authority_pem)?,

@@ -92,6 +92,12 @@ fn server_part(
     })
 }
 
+/// What is said of agents' own tools.
+pub(super) fn local_tools(config: &Config) -> Result<HashMap<String, ToolOverride>, Failure> {
+    let manifest = config.local.manifest.as_deref().map(Manifest::load).transpose()?;
+    Ok(overrides(manifest.as_ref()))
+}
+
 fn overrides(manifest: Option<&Manifest>) -> HashMap<String, ToolOverride> {
     let tools = manifest.map(|m| &m.tools).into_iter().flatten();
     tools

@@ -1,0 +1,204 @@
+//! Tool calls in a model's answer. Each is an action of its own, decided when it leaves the model, so
+//! that an agent's own tools are guarded too, whoever runs them. One that may not happen gives way to
+//! words that the model and the agent understand.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use castra_core::{Effect, Operation, Refusal, RefusalCode, ResourceRef, RunId, ServerName, Step};
+use castra_ledger::Status;
+use castra_protocol::{
+    json, mcp,
+    model::{Api, ToolCall},
+};
+
+use super::{
+    call::{Caller, REVISION},
+    watch::{Seen, Watch},
+};
+use crate::{
+    path::{self, Stopped},
+    record::{Ending, Noted},
+    understand::{Action, Particulars},
+};
+
+/// Longer names are refused: policies have no names for them.
+const NAME_BYTES_MAX: usize = 256;
+
+/// Decides the tool calls of one answer.
+#[derive(Clone)]
+pub(super) struct Judge {
+    caller: Arc<Caller>,
+    run: Option<RunId>,
+    offered: Offered,
+    watch: Watch,
+}
+
+/// Which tools the model may know of.
+#[derive(Clone)]
+pub(super) enum Offered {
+    /// Those that the request names.
+    Only(Vec<Arc<str>>),
+    /// The request goes on from an earlier one that may have named more.
+    AlsoEarlier,
+}
+
+/// What becomes of a tool call.
+pub(super) enum Judged {
+    /// It goes to the agent.
+    Release,
+    /// It goes to the agent with these arguments.
+    Masked(String),
+    /// These words go to the agent in its place.
+    Refused(String),
+}
+
+impl Judged {
+    /// The words in place of a refused call.
+    pub(super) fn refused(self) -> Option<String> {
+        match self {
+            Self::Refused(words) => Some(words),
+            Self::Release | Self::Masked(_) => None,
+        }
+    }
+}
+
+/// What a call is directed at.
+struct Target {
+    resource: ResourceRef,
+    effect: Effect,
+    external: bool,
+}
+
+impl Judge {
+    pub(super) fn new(caller: Arc<Caller>, run: Option<RunId>, offered: Offered, watch: Watch) -> Self {
+        Self { caller, run, offered, watch }
+    }
+
+    /// Decides one call and records that.
+    pub(super) async fn of(&self, call: &ToolCall) -> Judged {
+        let (action, masked) = match self.action(call) {
+            Ok(understood) => understood,
+            Err(refusal) => return self.refuse(call, &refusal),
+        };
+        let permit = match path::admit(&self.caller.gate, action).await {
+            Ok(permit) => permit,
+            Err(Stopped::Refused(refusal)) => return self.refuse(call, &refusal),
+            Err(Stopped::Denied(denied)) => {
+                self.caller.gate.metrics.refusal(RefusalCode::Denied);
+                return Judged::Refused(words(call, &denied.verdict.reason, &denied.verdict.advice));
+            }
+        };
+        // The agent runs it from here on, where the gate cannot see how it ends.
+        let handed_over = Ending {
+            status: Status::Ok,
+            code: Some("handed-over"),
+            said: b"",
+            upstream: std::time::Duration::ZERO,
+            noted: Noted::default(),
+        };
+        match permit.conclude(&handed_over).await {
+            Ok(_) => masked.map_or(Judged::Release, Judged::Masked),
+            Err(refusal) => self.refuse(call, &refusal),
+        }
+    }
+
+    fn refuse(&self, call: &ToolCall, refusal: &Refusal) -> Judged {
+        let Caller { gate, agent, source, .. } = &*self.caller;
+        gate.recorder.refusal(refusal, Some(&agent.name), *source);
+        Judged::Refused(words(call, &refusal.reason, &refusal.advice))
+    }
+
+    /// The call as an action, and its arguments where something in them was masked.
+    fn action(&self, call: &ToolCall) -> Result<(Action, Option<String>), Refusal> {
+        let target = self.target(&call.name)?;
+        let written = if call.arguments.trim().is_empty() { "{}" } else { call.arguments.as_str() };
+        self.check_arguments(written)?;
+        let Seen { masked, kinds } = self.watch.arguments(written)?;
+        let request = Bytes::copy_from_slice(masked.as_deref().unwrap_or(written).as_bytes());
+        let action = Action {
+            id: self.caller.action_id()?,
+            agent: self.caller.agent.clone(),
+            source: self.caller.source,
+            run: self.run.clone(),
+            protocol: self.caller.api.protocol(),
+            revision: REVISION,
+            modern: true,
+            method: method(self.caller.api).to_owned(),
+            operation: Operation::Call,
+            resource: target.resource,
+            effect: target.effect,
+            external: target.external,
+            arguments: Some(0..request.len()),
+            request,
+            findings: kinds,
+            particulars: Particulars::None,
+        };
+        Ok((action, masked))
+    }
+
+    /// A tool of a server of the gate, by the name that the gate gives it, or else the agent's own.
+    fn target(&self, name: &str) -> Result<Target, Refusal> {
+        self.check_offered(name)?;
+        let gate = &self.caller.gate;
+        if let Some((server, tool)) = mcp::split_name(name)
+            && let Some(server) = gate.server(&server)
+        {
+            let tool = Arc::from(tool);
+            let facts = server.tool(&tool);
+            return Ok(Target {
+                resource: server.tool_ref(&tool),
+                effect: facts.effect,
+                external: facts.external,
+            });
+        }
+        let stated = gate.local_tools.load().get(name).cloned().unwrap_or_default();
+        Ok(Target {
+            resource: ResourceRef::Tool { server: ServerName::local(), name: name.into() },
+            effect: stated.effect.unwrap_or_default(),
+            external: stated.external.unwrap_or(true),
+        })
+    }
+
+    /// A model may dream up tools. An agent that looks its tools up by name might find another one.
+    fn check_offered(&self, name: &str) -> Result<(), Refusal> {
+        let offered = match &self.offered {
+            Offered::Only(names) => names.iter().any(|offered| **offered == *name),
+            Offered::AlsoEarlier => true,
+        };
+        if offered && name.len() <= NAME_BYTES_MAX {
+            return Ok(());
+        }
+        let shown: String = name.chars().take(120).collect();
+        let reason = format!("the request offers no tool {shown:?}, so the model cannot call it");
+        Err(Refusal::new(Step::Understand, RefusalCode::NotFound, reason))
+    }
+
+    fn check_arguments(&self, written: &str) -> Result<(), Refusal> {
+        let depth_max = self.caller.gate.limits.json_depth_max;
+        let good = json::check(written.as_bytes(), depth_max).map_err(|e| e.to_string());
+        let fault = match good {
+            Ok(_) if written.trim_start().starts_with('{') => return Ok(()),
+            Ok(_) => "they are not a JSON object".to_owned(),
+            Err(fault) => fault,
+        };
+        let reason = format!("the arguments that the model wrote cannot be read: {fault}");
+        Err(Refusal::new(Step::Understand, RefusalCode::Malformed, reason))
+    }
+}
+
+/// The API's own word for a tool call.
+fn method(api: Api) -> &'static str {
+    match api {
+        Api::Responses => "function_call",
+        Api::Messages | Api::CountTokens => "tool_use",
+        Api::Chat | Api::Embeddings => "tool_calls",
+    }
+}
+
+/// What stands in place of a refused call. It is read by the agent, and by the model in the next turn.
+fn words(call: &ToolCall, reason: &str, advice: &str) -> String {
+    let name: String = call.name.chars().take(120).collect();
+    let end = if advice.is_empty() { "" } else { " " };
+    format!("[Castra refused the call of the tool {name:?}: {reason}.{end}{advice}]")
+}
