@@ -26,13 +26,13 @@ const FETCH_TIME_MAX: Duration = Duration::from_secs(10);
 #[allow(missing_docs)] // the messages say it
 pub(crate) enum NoCard {
     #[error("{what} cannot be had from {url}: {source}")]
-    Unreachable { what: &'static str, url: Uri, source: ClientError },
+    Unreachable { what: &'static str, url: String, source: ClientError },
     #[error("{what} cannot be had: {url} answered {status}")]
-    Status { what: &'static str, url: Uri, status: StatusCode },
+    Status { what: &'static str, url: String, status: StatusCode },
     #[error("{what} cannot be had from {url}: {source}")]
-    Body { what: &'static str, url: Uri, source: BodyError },
+    Body { what: &'static str, url: String, source: BodyError },
     #[error("{what} did not come from {url} within {} seconds", FETCH_TIME_MAX.as_secs())]
-    Late { what: &'static str, url: Uri },
+    Late { what: &'static str, url: String },
     #[error(transparent)]
     Card(#[from] CardError),
     #[error("the card leads to {url}, which is neither where the card is nor among the peer's origins")]
@@ -231,7 +231,7 @@ async fn get(
     url: &Uri,
     credential: bool,
 ) -> Result<Vec<u8>, NoCard> {
-    let late = |_| NoCard::Late { what, url: url.clone() };
+    let late = |_| NoCard::Late { what, url: url.to_string() };
     let bytes = tokio::time::timeout(
         FETCH_TIME_MAX,
         ask(&parts.client, what, url, credential.then_some(&parts.headers), limits),
@@ -254,15 +254,15 @@ async fn ask(
     for (name, value) in headers.into_iter().flatten() {
         request.headers_mut().insert(name, value.clone());
     }
-    let unreachable = |source| NoCard::Unreachable { what, url: url.clone(), source };
+    let unreachable = |source| NoCard::Unreachable { what, url: url.to_string(), source };
     let response = client.send(request).await.map_err(unreachable)?;
     let status = response.status();
     if status != StatusCode::OK {
-        return Err(NoCard::Status { what, url: url.clone(), status });
+        return Err(NoCard::Status { what, url: url.to_string(), status });
     }
     let bytes_max = CARD_BYTES_MAX.min(limits.answer_bytes_max);
     let bytes = body::read(response.into_body(), bytes_max, FETCH_TIME_MAX).await;
-    bytes.map(|bytes| bytes.to_vec()).map_err(|source| NoCard::Body { what, url: url.clone(), source })
+    bytes.map(|bytes| bytes.to_vec()).map_err(|source| NoCard::Body { what, url: url.to_string(), source })
 }
 
 fn sha256(bytes: &[u8]) -> Digest {

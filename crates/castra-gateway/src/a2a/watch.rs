@@ -99,7 +99,7 @@ struct Piece {
 
 enum Text {
     /// Leaves as soon as it is clean.
-    Window(Scanner),
+    Window(Box<Scanner>),
     /// Leaves when all of it is there.
     Hold(String),
 }
@@ -255,7 +255,9 @@ impl Watch {
             |id: &Option<std::borrow::Cow<'_, str>>| id.as_ref().map(|id| id.clone().into_owned().into());
         let text = match self.mode {
             StreamMode::Hold => Text::Hold(String::new()),
-            StreamMode::Window | StreamMode::Pass => Text::Window(self.inspection.inspector.scanner()),
+            StreamMode::Window | StreamMode::Pass => {
+                Text::Window(Box::new(self.inspection.inspector.scanner()))
+            }
         };
         let ids = Ids { task: owned(&event.ids.task), context: owned(&event.ids.context) };
         Ok(Piece { ids, artifact: artifact.id.clone().into_owned(), text })

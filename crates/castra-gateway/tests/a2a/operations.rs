@@ -2,10 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::{
-    peer::{Client, Peer, message},
-    rig::Wish,
-};
+use crate::peer::{Client, Peer, message};
 
 #[tokio::test]
 async fn every_operation_passes_in_both_bindings() {
@@ -80,8 +77,8 @@ async fn every_operation_passes_in_both_bindings() {
 #[tokio::test]
 async fn refusals_are_in_the_protocols_own_form() {
     let peer = Peer::good().await;
-    let policies = r#"permit (principal, action, resource) when { context.message.method != "CancelTask" };"#;
-    let rig = peer.gate_with(Wish { peers: vec![peer.parts()], policies, ..Wish::default() }).await;
+    let policies = r#"permit (principal, action == Castra::Action::"send", resource) when { context.message.method != "CancelTask" };"#;
+    let rig = peer.gate_with(peer.wish(policies)).await;
     for client in Client::both(&rig) {
         let id = client.task().await;
         let got = client.ask("CancelTask", &format!("POST /tasks/{id}:cancel"), json!({"id": id})).await;
@@ -122,7 +119,7 @@ async fn what_is_found_in_a_message_reaches_the_policies() {
     let policies = r#"permit (principal, action, resource);
         forbid (principal, action == Castra::Action::"send", resource) when { context.findings.contains("secret.aws-access-key") };
         forbid (principal, action == Castra::Action::"send", resource) when { context.message.media };"#;
-    let rig = peer.gate_with(Wish { peers: vec![peer.parts()], policies, ..Wish::default() }).await;
+    let rig = peer.gate_with(peer.wish(policies)).await;
     for client in Client::both(&rig) {
         assert_eq!(client.send(message("plain")).await.status, 200);
         let got = client.send(message(crate::peer::SECRET)).await;

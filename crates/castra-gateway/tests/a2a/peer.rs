@@ -7,6 +7,7 @@ use std::sync::{
 
 use castra_core::{AgentName, PeerName};
 use castra_gateway::{CardSource, DelegationCarrier, PeerParts};
+use castra_inspect::{Inspector, Settings};
 use http::{HeaderMap, HeaderValue};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -81,15 +82,15 @@ impl Peer {
         }
     }
 
+    /// A gate in front of it, under these policies, which looks for secrets.
+    pub(crate) fn wish(&self, policies: &'static str) -> Wish {
+        let inspector = Inspector::new(&Settings::default()).unwrap();
+        Wish { peers: vec![self.parts()], policies, agents: vec!["other"], inspector, ..Wish::default() }
+    }
+
     /// A gate in front of it, once the card counts.
     pub(crate) async fn gate(&self) -> Rig {
-        self.gate_with(Wish {
-            peers: vec![self.parts()],
-            policies: ALL,
-            agents: vec!["other"],
-            ..Wish::default()
-        })
-        .await
+        self.gate_with(self.wish(ALL)).await
     }
 
     pub(crate) async fn gate_with(&self, wish: Wish) -> Rig {

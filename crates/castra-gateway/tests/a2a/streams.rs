@@ -5,7 +5,6 @@ use serde_json::{Value, json};
 
 use crate::{
     peer::{Client, Peer, SECRET, events, message, streamed},
-    rig::Wish,
     server::{self, Step},
 };
 
@@ -20,7 +19,7 @@ async fn a_secret_in_pieces_is_masked_before_the_stream_pauses() {
     for policies in
         ["permit (principal, action, resource);", "@inspect(\"hold\") permit (principal, action, resource);"]
     {
-        let rig = peer.gate_with(Wish { peers: vec![peer.parts()], policies, ..Wish::default() }).await;
+        let rig = peer.gate_with(peer.wish(policies)).await;
         for client in Client::both(&rig) {
             let params = json!({"message": message("tell me")});
             let stream = client.open("SendStreamingMessage", "POST /message:stream", params).await;
@@ -44,7 +43,7 @@ async fn a_secret_in_pieces_is_masked_before_the_stream_pauses() {
 async fn what_passes_uninspected_says_so() {
     let peer = Peer::good().await;
     let policies = "@inspect(\"pass\") permit (principal, action, resource);";
-    let rig = peer.gate_with(Wish { peers: vec![peer.parts()], policies, ..Wish::default() }).await;
+    let rig = peer.gate_with(peer.wish(policies)).await;
     for client in Client::both(&rig) {
         let params = json!({"message": message("tell me")});
         let stream = client.open("SendStreamingMessage", "POST /message:stream", params).await;
