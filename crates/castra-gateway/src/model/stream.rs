@@ -213,6 +213,7 @@ impl Streamed {
         if status == Status::UpstreamFailed {
             self.answered.failed(&ProviderError::Nonsense);
         }
+        self.remember(&exchange, summary);
         exchange.watch.found(&summary.findings);
         let said = said(summary);
         let metrics = exchange.caller.gate.metrics.clone();
@@ -235,6 +236,13 @@ impl Streamed {
                 metrics.refusal(refusal.code);
                 error_event(self.api, &refusal)
             }
+        }
+    }
+
+    /// A response that the provider keeps can be gone on from, by the agent that got it.
+    fn remember(&self, exchange: &Exchange, summary: &Summary) {
+        if let (Api::Responses, Some(id)) = (self.api, &summary.id) {
+            exchange.gave(id, &self.answered.version);
         }
     }
 
@@ -273,6 +281,9 @@ impl Drop for Streamed {
                 Step::Need => break None,
             }
         };
+        if let Some(summary) = &summary {
+            self.remember(&exchange, summary);
+        }
         let said = summary.as_deref().map(said).unwrap_or_default();
         let upstream = exchange.elapsed();
         exchange.abandon(&End {

@@ -144,3 +144,21 @@ async fn a_drained_gate_ends_its_streams() {
     assert_eq!(rig.outcomes(1).await[0]["status"], "cancelled");
     rig.close_and_verify().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_streamed_response_is_gone_on_from_by_whom_it_was_for() {
+    let server = provider::saying(Speaks::Responses, Says::text(&["hello"])).await;
+    let rig = Rig::start(Wish { agents: vec!["other"], ..wish(Speaks::Responses, &server) }).await;
+    Asks::Responses.stream(&rig, "hi", &[]).await.rest().await;
+    let mut more = Asks::Responses.request("and?", &[], false);
+    more["previous_response_id"] = "resp_1".into();
+    let by = async |token: &str| {
+        let token = format!("Bearer {token}");
+        let headers = [("authorization", token.as_str())];
+        rig.request("POST", Asks::Responses.path(), &headers, more.to_string().as_bytes()).await
+    };
+    assert_eq!(by(&rig.tokens["tester"]).await.status, 200);
+    let foreign = by(&rig.tokens["other"]).await;
+    assert_eq!(foreign.status, 404, "{}", foreign.body);
+    rig.close_and_verify().await;
+}

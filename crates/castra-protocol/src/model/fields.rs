@@ -157,6 +157,14 @@ impl<'a, 'p> Fields<'a, 'p> {
         }
     }
 
+    /// A provider answers as the assistant; in another role it would speak for the user or the operator.
+    pub(super) fn check_assistant(&mut self) -> Result<(), ModelError> {
+        match self.string("role")?.as_deref() {
+            None | Some("assistant") => Ok(()),
+            Some(_) => Err(self.place.member("role").wrong("\"assistant\"")),
+        }
+    }
+
     /// Takes an array of strings.
     pub(super) fn strings(&mut self, name: &str) -> Result<Vec<Cow<'a, str>>, ModelError> {
         let values = self.elements(name)?;

@@ -175,7 +175,7 @@ fn find_in_choice(
     let place = place.member("message");
     let message = choice.object("message")?.ok_or_else(|| place.missing("an object"))?;
     let mut fields = Fields::of(text, message, &place)?;
-    check_role(&mut fields)?;
+    fields.check_assistant()?;
     let calls = place.member("tool_calls");
     for (i, value) in fields.elements("tool_calls")?.into_iter().enumerate() {
         let call = chat_call(text, value, &calls.item(i))?;
@@ -281,17 +281,9 @@ fn add_to_content(
     Ok(())
 }
 
-/// A provider answers as the assistant; in another role it would speak for the user or the operator.
-fn check_role(fields: &mut Fields<'_, '_>) -> Result<(), ModelError> {
-    match fields.string("role")?.as_deref() {
-        None | Some("assistant") => Ok(()),
-        Some(_) => Err(fields.place.member("role").wrong("assistant")),
-    }
-}
-
 fn find_in_message<'a>(fields: &mut Fields<'a, '_>) -> Result<Found<'a>, ModelError> {
     let place = fields.place;
-    check_role(fields)?;
+    fields.check_assistant()?;
     let mut found = Found { model: fields.string("model")?, ..Found::default() };
     found.stop = fields.string("stop_reason")?.as_deref().and_then(StopReason::from_messages);
     found.stop_reason = fields.take("stop_reason");

@@ -50,6 +50,7 @@ pub(in crate::model) fn read_reply(text: &str, value: Value) -> Result<Reply<'_>
 
 /// The parts of a message and whether it is a refusal.
 fn read_reply_parts<'a>(message: &mut Fields<'a, '_>) -> Result<(Vec<Part<'a>>, bool), ModelError> {
+    message.check_assistant()?;
     let mut parts = Vec::new();
     for name in ["reasoning_content", "reasoning"] {
         // Servers that know both names write the same under both.

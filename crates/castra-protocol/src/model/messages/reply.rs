@@ -16,6 +16,7 @@ use crate::{
 pub(in crate::model) fn read_reply(text: &str, value: Value) -> Result<Reply<'_>, ModelError> {
     let root = Place::Root;
     let mut fields = Fields::of(text, value, &root)?;
+    fields.check_assistant()?;
     let place = root.member("content");
     let mut parts = Vec::new();
     if fields.take("content").is_none() {

@@ -32,7 +32,7 @@ pub use frame::{Frame, Framer, Framing};
 pub use texts::{SaidText, Scanners};
 
 use super::{Form, RequestFacts, StopReason, ToolCall, Usage};
-use crate::json::{Scanner, Span};
+use crate::json::{self, Scanner, Span};
 use calls::Calls;
 use frame::Out;
 use like::Likeness;
@@ -121,6 +121,8 @@ pub enum UsageSource {
 /// What is to be said of a stream when it is over.
 #[derive(Debug, Clone)]
 pub struct Summary {
+    /// The id of the answer, as the caller was told; None if it was told none.
+    pub id: Option<String>,
     /// How it ended.
     pub end: StreamEnd,
     /// Why the model stopped, as the caller was told; of the first choice that stopped.
@@ -605,10 +607,18 @@ impl<S: TextScanner> Core<S> {
         }
     }
 
+    fn answer_id(&mut self) -> Option<String> {
+        if !self.opened {
+            return None;
+        }
+        json::decode(&self.writer.head().id).map(|id| id.into_owned())
+    }
+
     fn summary(&mut self) -> Summary {
         let (usage, usage_source) = self.judged_usage();
         let (findings, text) = self.texts.conclude();
         Summary {
+            id: self.answer_id(),
             end: self.end.clone().unwrap_or(StreamEnd::Failed(StreamError::Truncated)),
             stop: self.stop,
             usage,
