@@ -156,7 +156,7 @@ mod tests {
     fn an_own_table_adds_and_overrules() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("prices.toml");
-        let write = |text: &str| std::fs::write(&file, text).unwrap();
+        let write = |text: &str| castra_store::files::write_atomic(&file, text.as_bytes(), 0o600).unwrap();
         let own = "[[model]]\nname = \"llama3.1:8b\"\ninput = 0\noutput = 0\n\
                    [[model]]\nname = \"gpt-4.1\"\ninput = 1.25\noutput = 7\n";
         write(&format!("{HEAD}{own}"));

@@ -483,7 +483,7 @@ impl Listener {
         };
         let stamped = bridge::listen_notification(&notification, &self.filter, id);
         let shown = |stamped: Vec<u8>| Watch::new(&self.gate, None).announcement(&self.gate, stamped.into());
-        if let Some(shown) = stamped.and_then(|stamped| shown(stamped.into())) {
+        if let Some(shown) = stamped.and_then(shown) {
             // A client that does not read loses announcements, not the gate its memory.
             let _ = sender.try_send(shown);
         }

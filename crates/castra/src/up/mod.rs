@@ -23,6 +23,7 @@ use castra_gateway::{
     metrics::{Metrics, Page},
 };
 use castra_identity::Minter;
+use castra_inspect::Inspector;
 use castra_ledger::{EventKind, Signer};
 use castra_net::{
     listen::{ListenConfig, Listener, Serving, answer},
@@ -117,6 +118,11 @@ impl Running {
     async fn start(loaded: Loaded) -> Result<Self, Failure> {
         let config = &loaded.config;
         let now = clock::now();
+        // Patterns take as long as the rest of the start together, and nothing of it waits for them.
+        let inspector = tokio::task::spawn_blocking({
+            let settings = config.inspect.settings();
+            move || Inspector::new(&settings)
+        });
         let dir = StateDir::open_or_create(&config.state.dir)?;
         let lock = dir.lock_gate()?;
         let keys = dir.keys(now)?;
@@ -170,7 +176,9 @@ impl Running {
             sites: parts::gate_sites(config)?,
             resource: parts::resource_server(config, &addresses.gate)?,
             servers: server_parts(config, &limits, &authority_pem)?,
-            inspector: parts::inspector(config)?,
+            inspector: inspector
+                .await
+                .map_err(|e| Failure::new(format!("the patterns were not compiled: {e}")))??,
             inspection_mode: config.inspect.mode,
             local_tools: parts::local_tools(config)?,
             models: model_parts(config, &limits, &authority_pem)?,
