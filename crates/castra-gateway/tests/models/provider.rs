@@ -139,7 +139,7 @@ impl Speaks {
                 if !text.is_empty() {
                     parts.push(json!({"text": text}));
                 }
-                parts.extend(calls.map(|(_, (name, arguments))| {
+                parts.extend(says.calls.iter().map(|(name, arguments)| {
                     let args: Value = serde_json::from_str(&arguments.concat()).unwrap();
                     json!({"functionCall": {"name": name, "args": args}})
                 }));
