@@ -110,6 +110,7 @@ fn bridge(cx: &Context, args: &ConnectArgs) -> Result<Bridge, Failure> {
         token_file: file.display().to_string(),
         limits,
         session: Mutex::default(),
+        reopening: tokio::sync::Mutex::default(),
         under_way: Mutex::default(),
         parameters: Mutex::default(),
         permits: Semaphore::new(256),
@@ -146,7 +147,9 @@ struct Bridge {
     /// Where the token came from, for messages.
     token_file: String,
     limits: Limits,
+    /// Stays until another one is open in its place.
     session: Mutex<Option<Session>>,
+    reopening: tokio::sync::Mutex<()>,
     /// Requests without an answer, by the raw JSON of their ids, for cancelling.
     under_way: Mutex<HashMap<String, AbortHandle>>,
     /// Tools whose arguments are mirrored in headers (2026-07-28), as tools/list told.
@@ -271,7 +274,6 @@ impl Bridge {
 
     /// Sends `initialize`, keeps the session, and gives the answer.
     async fn open_session(&self, line: &Bytes) -> Result<Bytes, Trouble> {
-        *lock(&self.session) = None;
         let response = self.send(Method::POST, Some(line), HeaderMap::new(), None).await?;
         let id = response.headers().get("mcp-session-id").cloned();
         let answers = self.collect(response).await?;
@@ -287,6 +289,8 @@ impl Bridge {
 
     /// Opens a session in the place of one that the gate no longer knows.
     async fn reopen(&self, lost: &Session) -> Result<(), Trouble> {
+        // Calls and the stream notice the loss at the same time; one of them opens, the others wait for it.
+        let _turn = self.reopening.lock().await;
         if lock(&self.session).as_ref().is_some_and(|now| now.id != lost.id) {
             return Ok(());
         }
