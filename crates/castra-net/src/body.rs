@@ -111,8 +111,8 @@ impl Held {
 
 pin_project! {
     /// A stream of small events whose frames are put together: what arrives until the scheduler has
-    /// been round once leaves as one frame, and so as one write. It costs a stream one turn of the
-    /// scheduler, some microseconds, and saves a system call for each event of a burst.
+    /// been round once without bringing more leaves as one frame, and so as one write. It costs a stream
+    /// one turn of the scheduler, some microseconds, and saves a system call for each event of a burst.
     pub(crate) struct Gathered<B: Body> {
         #[pin]
         inner: B,
@@ -152,7 +152,11 @@ impl<B: Body<Data = Bytes>> Body for Gathered<B> {
         while this.after.is_none() && this.held.len() < GATHERED_BYTES_MAX {
             match this.inner.as_mut().poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                    Ok(data) => this.held.push(data),
+                    Ok(data) => {
+                        this.held.push(data);
+                        // hyper hands out one chunk of an upstream's burst a turn: while they come, they are waited for.
+                        *this.turn = None;
+                    }
                     Err(other) => *this.after = other.into_trailers().ok().map(After::Trailers),
                 },
                 Poll::Ready(Some(Err(error))) => *this.after = Some(After::Error(error)),

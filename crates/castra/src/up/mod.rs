@@ -118,8 +118,9 @@ impl Running {
     async fn start(loaded: Loaded) -> Result<Self, Failure> {
         let config = &loaded.config;
         let now = clock::now();
-        // Patterns take as long as the rest of the start together, and nothing of it waits for them.
-        let inspector = tokio::task::spawn_blocking({
+        // Patterns take as long as the rest of the start together, so nothing of it waits for them; what
+        // was needed to compile them is given back with the thread.
+        let inspector = std::thread::spawn({
             let settings = config.inspect.settings();
             move || Inspector::new(&settings)
         });
@@ -176,9 +177,7 @@ impl Running {
             sites: parts::gate_sites(config)?,
             resource: parts::resource_server(config, &addresses.gate)?,
             servers: server_parts(config, &limits, &authority_pem)?,
-            inspector: inspector
-                .await
-                .map_err(|e| Failure::new(format!("the patterns were not compiled: {e}")))??,
+            inspector: inspector.join().map_err(|_| Failure::new("the patterns could not be compiled"))??,
             inspection_mode: config.inspect.mode,
             local_tools: parts::local_tools(config)?,
             models: model_parts(config, &limits, &authority_pem)?,
