@@ -46,7 +46,9 @@ pub fn json(data: &[u8]) {
 pub fn inspect(data: &[u8]) {
     static INSPECTOR: LazyLock<Inspector> =
         LazyLock::new(|| Inspector::new(&Settings::default()).expect("the built-in list compiles"));
-    if let Ok(Some(MaskedJson { bytes: Some(masked), .. })) = INSPECTOR.mask_json(data, &JsonOptions::default()) {
+    if let Ok(Some(MaskedJson { bytes: Some(masked), .. })) =
+        INSPECTOR.mask_json(data, &JsonOptions::default())
+    {
         assert!(INSPECTOR.mask_json(&masked, &JsonOptions::default()).is_ok(), "masked JSON is none");
     }
     let Some((&size, text)) = data.split_first() else { return };
@@ -353,24 +355,40 @@ pub fn site(data: &[u8]) {
     }
 }
 
-/// Whatever a provider streams, in its form to any caller's: how it is cut into chunks does not matter,
-/// every event that leaves is JSON, and the stream ends.
+/// Whatever a provider streams, in its form to any caller's: how it is cut into chunks does not matter
+/// to the events that leave (comments may have left before it turned out to be no stream), every event
+/// is JSON, and the stream ends.
 pub fn stream(form: Form, data: &[u8]) {
     let [api, cut, stream @ ..] = data else { return };
     let api = [Api::Chat, Api::Messages, Api::Responses][usize::from(*api) % 3];
     let (first, second) = stream.split_at(usize::from(*cut).min(stream.len()));
-    let whole = streamed(form, api, &[stream]);
-    assert_eq!(whole, streamed(form, api, &[first, second]), "chunk borders do not matter");
-    let read = sse::Decoder::new(1 << 24).feed(&whole, |event| {
-        let known = event.data.is_empty() || event.data.trim_ascii() == "[DONE]";
-        assert!(known || json::check(event.data.as_bytes(), DEPTH_MAX).is_ok(), "no JSON: {}", event.data);
-    });
+    let whole = events_of(&streamed(form, api, &[stream]));
+    for (_, data) in &whole {
+        let known = data.is_empty() || data.trim_ascii() == "[DONE]";
+        assert!(known || json::check(data.as_bytes(), DEPTH_MAX).is_ok(), "no JSON: {data}");
+    }
+    assert_eq!(whole, events_of(&streamed(form, api, &[first, second])), "chunk borders do not matter");
+}
+
+fn events_of(stream: &[u8]) -> Vec<(String, String)> {
+    let mut events = Vec::new();
+    let read =
+        sse::Decoder::new(1 << 24).feed(stream, |event| events.push((event.event.into(), event.data.into())));
     assert!(read.is_ok(), "no events");
+    events
 }
 
 fn streamed(form: Form, api: Api, chunks: &[&[u8]]) -> Vec<u8> {
     let model = "m".to_owned();
-    let facts = RequestFacts { api, form, model, stream: true, usage_asked: true, created: 1, asked: Default::default() };
+    let facts = RequestFacts {
+        api,
+        form,
+        model,
+        stream: true,
+        usage_asked: true,
+        created: 1,
+        asked: Default::default(),
+    };
     let options = StreamOptions {
         mode: StreamMode::Window,
         framing: Framing::Sse,
@@ -427,14 +445,17 @@ impl TextScanner for HoldsS {
 /// Requests of A2A, in both bindings: what goes on as HTTP+JSON means what was read.
 pub fn a2a_request(data: &[u8]) {
     let _ = a2a::parse_rpc(data, DEPTH_MAX);
-    let Some((path, body)) = std::str::from_utf8(data).ok().and_then(|text| text.split_once('\n')) else { return };
+    let Some((path, body)) = std::str::from_utf8(data).ok().and_then(|text| text.split_once('\n')) else {
+        return;
+    };
     let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
     for method in ["GET", "POST", "DELETE"] {
         let http = HttpRequest { method, path, query, body: body.as_bytes() };
         let _ = http.version();
         let Ok(request) = a2a::parse_http(&http, DEPTH_MAX) else { continue };
         let (method, target) = request.http_target();
-        let (path, query) = target.split_once('?').map_or((&*target, None), |(path, query)| (path, Some(query)));
+        let (path, query) =
+            target.split_once('?').map_or((&*target, None), |(path, query)| (path, Some(query)));
         let again = a2a::parse_http(&HttpRequest { method, path, query, body: body.as_bytes() }, DEPTH_MAX);
         assert!(
             again.is_ok_and(|again| (again.method, &again.task, &again.tenant, &again.push)

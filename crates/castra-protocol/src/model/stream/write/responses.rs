@@ -128,6 +128,8 @@ impl Responses {
     pub(crate) fn more(&mut self, out: &mut Out, item: &str, at: (u32, u32), kind: TextKind, text: &str) {
         let (name, place) = delta_place(kind);
         let logprobs = if kind == TextKind::Content { r#","logprobs":[]"# } else { "" };
+        // A provider that names no item leaves none to name.
+        let item = if item.is_empty() { "\"\"" } else { item };
         let ((at, sub), text) = (at, quote(text));
         self.event(
             out,
