@@ -340,6 +340,8 @@ pub struct ModelMetrics {
     requests: Counter,
     first_byte: Histogram,
     failures: [Counter; FailureKind::ALL.len()],
+    input_tokens: Counter,
+    output_tokens: Counter,
 }
 
 impl ModelMetrics {
@@ -351,6 +353,12 @@ impl ModelMetrics {
     /// Its answer began after this time.
     pub fn answered(&self, after: Duration) {
         self.first_byte.observe(after);
+    }
+
+    /// An answer used so many tokens, by the provider's word or by an estimate.
+    pub fn used(&self, input_tokens: u64, output_tokens: u64) {
+        self.input_tokens.add(input_tokens);
+        self.output_tokens.add(output_tokens);
     }
 
     /// There was no answer, or none that could be used.
@@ -366,6 +374,11 @@ impl ModelMetrics {
         page.counter("castra_model_requests_total", help, &labels, self.requests.sum());
         let help = "Time of a provider until its answer began.";
         page.histogram("castra_model_first_byte_seconds", help, &labels, &self.first_byte);
+        for (kind, counter) in [("input", &self.input_tokens), ("output", &self.output_tokens)] {
+            let [route, version] = labels;
+            let help = "Tokens that models used, as their providers count them or else as estimated.";
+            page.counter("castra_model_tokens_total", help, &[route, version, ("kind", kind)], counter.sum());
+        }
         for (kind, counter) in FailureKind::ALL.iter().zip(&self.failures) {
             let [route, version] = labels;
             let help = "Requests that a provider did not answer, or not with an answer.";

@@ -379,6 +379,7 @@ impl Headers {
 fn settle(reservation: Reservation, end: &End<'_>, by: Option<&AnsweredBy>) -> Settled {
     match (&end.spent, by) {
         (Spent::Tokens { usage, .. }, Some(by)) => {
+            by.version.health.used(usage.input_tokens, usage.output_tokens);
             let used = Used::reported(
                 usage.input_tokens,
                 usage.cache_read_tokens,

@@ -39,6 +39,11 @@ impl Health {
         Ok(Trial { health: self.clone(), settings, ticket: Some(ticket) })
     }
 
+    /// An answer used so many tokens.
+    pub(super) fn used(&self, input_tokens: u64, output_tokens: u64) {
+        self.metrics.used(input_tokens, output_tokens);
+    }
+
     pub(super) fn state(&self, now: Instant) -> BreakerState {
         self.breaker.lock().state(now)
     }

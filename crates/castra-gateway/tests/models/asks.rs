@@ -50,6 +50,12 @@ async fn an_answer_passes_in_every_api_and_is_on_record() {
             (model["input_tokens"].as_u64(), model["output_tokens"].as_u64()),
             (Some(USAGE.0), Some(USAGE.1))
         );
+        let figures = rig.metrics.render();
+        let tokens = format!(
+            "castra_model_tokens_total{{route=\"assistant\",version=\"v1\",kind=\"input\"}} {}",
+            USAGE.0
+        );
+        assert!(figures.contains(&tokens), "{figures}");
         rig.close_and_verify().await;
     }
 }

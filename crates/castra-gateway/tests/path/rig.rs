@@ -98,6 +98,8 @@ impl Default for Wish {
 /// every run.
 pub(crate) struct Rig {
     pub(crate) gate: Arc<Gate>,
+    #[allow(dead_code)] // the tests of models use it
+    pub(crate) metrics: Arc<Metrics>,
     /// The token of `tester`.
     pub(crate) token: String,
     pub(crate) log: Log,
@@ -263,7 +265,7 @@ impl Rig {
             state: state.clone(),
             log: log.clone(),
             clock: clock::now,
-            metrics,
+            metrics: metrics.clone(),
             engine,
             mode: wish.mode,
             issuers: wish.issuers,
@@ -304,6 +306,7 @@ impl Rig {
         });
         Self {
             gate,
+            metrics,
             token: tokens["tester"].clone(),
             log,
             state,
