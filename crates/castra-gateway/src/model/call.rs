@@ -16,16 +16,17 @@ use http::{HeaderMap, Response};
 use super::{
     ENDPOINT,
     attempts::Attempts,
-    exchange::Exchange,
+    exchange::{Candidate, Exchange},
     list::no_such_model,
     refused,
     routes::Asker,
     tools::{Judge, Offered},
+    version::Version,
     watch::{Seen, Watch},
 };
 use crate::{
     answer::{self, AnswerBody},
-    budget::{BudgetAsk, Reservation, Tokens},
+    budget::{BudgetAsk, Priced, Reservation, Tokens},
     gate::Gate,
     path::{self, Stopped},
     record::{Denied, Permit},
@@ -98,7 +99,8 @@ impl Caller {
         let run = self.run(&request);
         let (route, attempts) = self.route(&request, run.as_ref())?;
         let action = self.action(&request, route.clone(), run, kinds, &body)?;
-        let reservation = self.reserve(&request, &route, &attempts).await?;
+        let candidates = self.priced(&attempts);
+        let reservation = self.reserve(&request, &route, &candidates).await?;
         let (run, offered) = (action.run.clone(), offered(&request, &action));
         let permit = match path::admit(&self.gate, action).await {
             Ok(permit) => permit,
@@ -107,18 +109,17 @@ impl Caller {
                 return Err(stopped.into());
             }
         };
-        let watch = watch.answers_in(self.mode(&route, &permit));
+        let watch = watch.answers_in(self.mode(&attempts, &permit));
         let judge = Judge::new(self.clone(), run, offered, watch.clone());
-        let exchange = Exchange::new(self.clone(), judge, route, watch, permit, reservation);
+        let exchange = Exchange::new(self.clone(), judge, route, watch, candidates, permit, reservation);
         Ok(exchange.act(&request, attempts).await)
     }
 
     /// How the answer is inspected: as a policy that permitted says, else the route, else the configuration.
-    fn mode(&self, route: &ModelName, permit: &Permit) -> Option<StreamMode> {
+    fn mode(&self, attempts: &Attempts, permit: &Permit) -> Option<StreamMode> {
         match self.api {
             Api::Chat | Api::Responses | Api::Messages => {
-                let of_route = || self.gate.models.route(route.as_str())?.inspection();
-                permit.inspect().or_else(of_route)
+                permit.inspect().or_else(|| attempts.route().inspection())
             }
             // Numbers, in which nothing can be found and everything could be broken.
             Api::Embeddings | Api::CountTokens => Some(StreamMode::Pass),
@@ -185,20 +186,24 @@ impl Caller {
         Ok(ActionId::new(self.gate.now(), random))
     }
 
+    /// The versions that may answer, with what they cost.
+    fn priced(&self, attempts: &Attempts) -> Vec<Candidate> {
+        let priced =
+            |version: &Version| self.gate.budgets.price(version.provider().as_str(), version.model());
+        let versions = attempts.candidates().iter();
+        versions.map(|version| Candidate { version: version.clone(), priced: priced(version) }).collect()
+    }
+
     /// Takes from the budgets what the call may cost at most, whichever version answers.
     async fn reserve(
         &self,
         request: &Request<'_>,
         route: &ModelName,
-        attempts: &Attempts,
+        candidates: &[Candidate],
     ) -> Result<Reservation, Refusal> {
         let budgets = &self.gate.budgets;
-        let candidates = attempts.candidates();
-        let prices: Vec<_> = candidates
-            .iter()
-            .map(|version| budgets.price(version.provider().as_str(), version.model()))
-            .collect();
-        let by_version = candidates.iter().filter_map(|version| version.max_output_tokens()).max();
+        let by_version =
+            candidates.iter().filter_map(|candidate| candidate.version.max_output_tokens()).max();
         let output = match self.api {
             Api::Embeddings | Api::CountTokens => 0,
             Api::Chat | Api::Responses | Api::Messages => {
@@ -207,6 +212,7 @@ impl Caller {
             }
         };
         let tokens = Tokens { input: request.input_estimate(), output };
+        let prices: Vec<Priced> = candidates.iter().map(|candidate| candidate.priced.clone()).collect();
         let ask = BudgetAsk::model(&self.agent, route, tokens, &prices);
         budgets.reserve(&ask).await.map_err(Refusal::from)
     }

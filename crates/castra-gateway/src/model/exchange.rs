@@ -26,6 +26,7 @@ use super::{
     tools::Judge,
     version::Version,
     watch::Watch,
+    whole::Told,
 };
 use crate::{
     answer::{self, AnswerBody, RECEIPT},
@@ -47,14 +48,22 @@ pub(super) struct Exchange {
     permit: Permit,
     reservation: Reservation,
     started: Instant,
-    answered_by: Option<AnsweredBy>,
+    candidates: Vec<Candidate>,
+    answered_by: Option<Candidate>,
     set_aside: Vec<&'static str>,
 }
 
-/// The version that answers.
-struct AnsweredBy {
-    version: Arc<Version>,
-    priced: Priced,
+/// A version that may answer, and what that costs.
+pub(super) struct Candidate {
+    pub(super) version: Arc<Version>,
+    pub(super) priced: Priced,
+}
+
+/// What came of asking.
+enum Heard {
+    Whole(Told),
+    /// A stream that has begun.
+    Stream(Answered, RequestFacts, Framing),
 }
 
 /// Why there is no answer of the model to pass on.
@@ -105,6 +114,7 @@ impl Exchange {
         judge: Judge,
         route: ModelName,
         watch: Watch,
+        candidates: Vec<Candidate>,
         permit: Permit,
         reservation: Reservation,
     ) -> Self {
@@ -118,6 +128,7 @@ impl Exchange {
             permit,
             reservation,
             started: Instant::now(),
+            candidates,
             answered_by: None,
             set_aside: Vec::new(),
         }
@@ -129,29 +140,27 @@ impl Exchange {
         let heard = tokio::select! {
             biased;
             () = standing.cancelled() => Err(self.ended().into()),
-            heard = self.ask(request, attempts) => heard,
+            heard = self.hear(request, attempts) => heard,
         };
-        let (answered, facts) = match heard {
-            Ok(heard) => heard,
-            Err(failure) => return self.fail(failure).await,
-        };
-        if facts.stream {
-            return match framing(&answered) {
-                Ok(framing) => self.stream(request, answered, &facts, framing),
-                Err(refusal) => {
-                    answered.failed(&ProviderError::Nonsense);
-                    self.fail(refusal.into()).await
-                }
-            };
-        }
-        let told = tokio::select! {
-            biased;
-            () = standing.cancelled() => Err(self.ended().into()),
-            told = self.whole(request, answered, &facts) => told,
-        };
-        match told {
-            Ok(told) => self.tell(told).await,
+        match heard {
+            Ok(Heard::Whole(told)) => self.tell(told).await,
+            Ok(Heard::Stream(answered, facts, framing)) => self.stream(request, answered, &facts, framing),
             Err(failure) => self.fail(failure).await,
+        }
+    }
+
+    /// An answer, whole or from its first byte on.
+    async fn hear(&mut self, request: &Request<'_>, attempts: Attempts) -> Result<Heard, Failure> {
+        let (answered, facts) = self.ask(request, attempts).await?;
+        if !facts.stream {
+            return Ok(Heard::Whole(self.whole(request, answered, &facts).await?));
+        }
+        match framing(&answered) {
+            Ok(framing) => Ok(Heard::Stream(answered, facts, framing)),
+            Err(refusal) => {
+                answered.failed(&ProviderError::Nonsense);
+                Err(refusal.into())
+            }
         }
     }
 
@@ -163,7 +172,6 @@ impl Exchange {
     ) -> Result<(Answered, RequestFacts), Failure> {
         let caller = self.caller.clone();
         let now = u64::try_from(caller.gate.now().secs()).unwrap_or(0);
-        let candidates = attempts.candidates().to_vec();
         let mut sent = None;
         let asking = attempts.ask(&caller.headers, request.stream, |version| {
             let prepared = prepare(request, &version.target(request.api, request.max_output_tokens, now))?;
@@ -177,16 +185,15 @@ impl Exchange {
             sent = Some((prepared.facts, prepared.set_aside));
             Ok::<_, ModelError>(wire)
         });
-        let answered = match tokio::time::timeout(caller.gate.limits.call_time_max, asking).await {
-            Ok(Ok(answered)) => answered,
-            Ok(Err(AskError::Prepare(error))) => return Err(Failure::Request(error)),
-            Ok(Err(AskError::Route(error))) => {
-                return Err(self.not_answered(&error, &candidates, sent.map(|(facts, _)| facts)));
+        let answered = match asking.await {
+            Ok(answered) => answered,
+            Err(AskError::Prepare(error)) => return Err(Failure::Request(error)),
+            Err(AskError::Route(error)) => {
+                return Err(self.not_answered(&error, sent.map(|(facts, _)| facts)));
             }
-            Err(_) => return Err(self.late().into()),
         };
         let Some((facts, set_aside)) = sent else { return Err(self.late().into()) };
-        self.answers(answered.version.clone());
+        self.answers(answered.version.id());
         self.set_aside = set_aside;
         if answered.head.status.is_success() {
             return Ok((answered, facts));
@@ -198,26 +205,20 @@ impl Exchange {
     }
 
     /// Notes which version answers.
-    fn answers(&mut self, version: Arc<Version>) {
-        let priced = self.caller.gate.budgets.price(version.provider().as_str(), version.model());
-        self.answered_by = Some(AnsweredBy { version, priced });
+    fn answers(&mut self, id: &str) -> Option<&Candidate> {
+        let place = self.candidates.iter().position(|candidate| candidate.version.id() == id)?;
+        self.answered_by = Some(self.candidates.swap_remove(place));
+        self.answered_by.as_ref()
     }
 
     /// Of all attempts none brought an answer: the last provider's own error says the most.
-    fn not_answered(
-        &mut self,
-        error: &RouteError,
-        candidates: &[Arc<Version>],
-        facts: Option<RequestFacts>,
-    ) -> Failure {
+    fn not_answered(&mut self, error: &RouteError, facts: Option<RequestFacts>) -> Failure {
         let RouteError::Failed { version: last, answer: Some(answer), .. } = error else {
             return error.refusal().into();
         };
-        let version = candidates.iter().find(|version| version.id() == last);
-        let (Some(version), Some(facts)) = (version, facts) else { return error.refusal().into() };
-        self.answers(version.clone());
+        let (Some(by), Some(facts)) = (self.answers(last), facts) else { return error.refusal().into() };
         Failure::Provider {
-            facts: RequestFacts { form: version.form(facts.api), ..facts },
+            facts: RequestFacts { form: by.version.form(facts.api), ..facts },
             status: answer.status,
             body: answer.body.clone(),
             retry_after: answer.retry_after,
@@ -376,7 +377,7 @@ impl Headers {
 }
 
 /// Settles what was reserved. What it cost is known where the price of the version is.
-fn settle(reservation: Reservation, end: &End<'_>, by: Option<&AnsweredBy>) -> Settled {
+fn settle(reservation: Reservation, end: &End<'_>, by: Option<&Candidate>) -> Settled {
     match (&end.spent, by) {
         (Spent::Tokens { usage, .. }, Some(by)) => {
             by.version.health.used(usage.input_tokens, usage.output_tokens);
@@ -415,7 +416,7 @@ fn spent_before(code: RefusalCode) -> Spent {
 fn ending<'e>(
     end: &End<'e>,
     mode: Option<StreamMode>,
-    by: Option<&'e AnsweredBy>,
+    by: Option<&'e Candidate>,
     settled: Settled,
 ) -> Ending<'e> {
     let (usage, reported) = match &end.spent {
