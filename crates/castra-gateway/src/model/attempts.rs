@@ -139,7 +139,8 @@ impl Attempts {
                 break;
             };
             let Some(candidate) = candidates.get_mut(place) else { break };
-            if let Some(next) = candidate.next {
+            // A timer that is due already still waits for the clock's next millisecond.
+            if let Some(next) = candidate.next.filter(|next| *next > Instant::now()) {
                 tokio::time::sleep_until(next).await;
             }
             if candidate.wire.is_none() {
