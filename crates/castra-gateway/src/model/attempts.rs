@@ -125,7 +125,8 @@ impl Attempts {
     ) -> Result<Answered, AskError<E>> {
         let settings = &self.route.settings;
         let start = Instant::now();
-        let deadline = start + settings.timeout;
+        // Whatever a route takes for itself, no call outlasts the limit of all calls.
+        let deadline = start + settings.timeout.min(self.limits.call_time_max);
         let mut candidates: Vec<Candidate> = self
             .candidates
             .iter()

@@ -63,7 +63,7 @@ pub(super) struct Candidate {
 enum Heard {
     Whole(Told),
     /// A stream that has begun.
-    Stream(Answered, RequestFacts, Framing),
+    Stream(Box<Answered>, RequestFacts, Framing),
 }
 
 /// Why there is no answer of the model to pass on.
@@ -144,7 +144,7 @@ impl Exchange {
         };
         match heard {
             Ok(Heard::Whole(told)) => self.tell(told).await,
-            Ok(Heard::Stream(answered, facts, framing)) => self.stream(request, answered, &facts, framing),
+            Ok(Heard::Stream(answered, facts, framing)) => self.stream(request, *answered, &facts, framing),
             Err(failure) => self.fail(failure).await,
         }
     }
@@ -156,7 +156,7 @@ impl Exchange {
             return Ok(Heard::Whole(self.whole(request, answered, &facts).await?));
         }
         match framing(&answered) {
-            Ok(framing) => Ok(Heard::Stream(answered, facts, framing)),
+            Ok(framing) => Ok(Heard::Stream(Box::new(answered), facts, framing)),
             Err(refusal) => {
                 answered.failed(&ProviderError::Nonsense);
                 Err(refusal.into())
