@@ -37,6 +37,7 @@ const PLACES: &[Place] = &[
             "castra-ledger",
             "castra-protect",
             "castra-inspect",
+            "castra-flow",
             "castra-core",
         ],
     ),
@@ -58,6 +59,7 @@ const PLACES: &[Place] = &[
             "castra-ledger",
             "castra-protect",
             "castra-inspect",
+            "castra-flow",
             "castra-core",
         ],
     ),
@@ -72,6 +74,7 @@ const PLACES: &[Place] = &[
     place("castra-ledger", 3, &["castra-core"]),
     place("castra-protect", 3, &["castra-core"]),
     place("castra-inspect", 3, &["castra-core"]),
+    place("castra-flow", 3, &["castra-core"]),
     place("castra-core", 4, &[]),
 ];
 

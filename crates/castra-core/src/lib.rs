@@ -7,6 +7,7 @@
 mod action;
 mod decision;
 mod digest;
+mod flow;
 mod identity;
 mod inspect;
 mod limits;
@@ -17,6 +18,7 @@ mod time;
 pub use action::{ActionId, Effect, Operation, Protocol, ResourceRef, RunId};
 pub use decision::{Decision, PolicyMode, Verdict};
 pub use digest::Digest;
+pub use flow::{Approval, Coverage, FlowFacts};
 pub use identity::{AgentIdentity, AuthMethod, AuthStrength, Caller, PersonIdentity};
 pub use inspect::{Finding, Severity, StreamMode, TextScanner};
 pub use limits::Limits;

@@ -44,7 +44,7 @@ pub mod fuzz {
 
     /// A tool manifest.
     pub fn manifest(text: &str) {
-        let _ = crate::manifest::Manifest::parse(text);
+        let _ = crate::manifest::parse(text);
     }
 
     /// A price table.

@@ -17,7 +17,7 @@ pub(crate) fn manifests(config: &Config) -> Result<Manifests, Failure> {
     let mut all = Manifests::new();
     for server in &config.server {
         if let Some(file) = &server.manifest {
-            all.insert(server.name.clone(), Manifest::load(file)?);
+            all.insert(server.name.clone(), crate::manifest::load(file)?);
         }
     }
     Ok(all)

@@ -24,7 +24,7 @@ fn references_are_of_today() {
 #[test]
 fn manifests_in_use_are_read() {
     let text = "[send_email]\neffect = \"act\"\noutput = \"trusted\"\nattested = [\"id_\"]\nobject = \"email\"\nintent = [\"email\", \"send\"]\nargs = { recipients = \"exact\", attachments = \"id:file\", title = \"composed\", when = \"date\", amount = \"bounded\", password = \"quoted\" }\n[list_files]\neffect = \"read\"\noutput = \"untrusted\"\nkeys = [\"filename\"]\nweak_keys = [\"subject\"]\nsuperlatives = { largest = \"size\" }\nsecret = [\"token\"]\nexternal = false\n";
-    let manifest = castra::manifest::Manifest::parse(text).unwrap();
+    let manifest = castra::manifest::parse(text).unwrap();
     assert_eq!(manifest.tools["send_email"].effect, Some(castra_core::Effect::Act));
     assert_eq!(manifest.tools["list_files"].external, Some(false));
 }

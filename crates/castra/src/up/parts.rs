@@ -94,7 +94,7 @@ fn server_part(
 
 /// What is said of agents' own tools.
 pub(super) fn local_tools(config: &Config) -> Result<HashMap<String, ToolOverride>, Failure> {
-    let manifest = config.local.manifest.as_deref().map(Manifest::load).transpose()?;
+    let manifest = config.local.manifest.as_deref().map(crate::manifest::load).transpose()?;
     Ok(overrides(manifest.as_ref()))
 }
 
