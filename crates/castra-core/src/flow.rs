@@ -30,7 +30,7 @@ impl Coverage {
 
 /// What is known of a call and of the run that it belongs to. The default is the worst that can be
 /// known: a tainted run without a prompt, a call that nobody asked for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FlowFacts {
     /// How much of the run the gate sees.
     pub coverage: Coverage,
@@ -77,7 +77,7 @@ impl Default for FlowFacts {
 
 /// A person's word for exactly one action: bound to agent, run, operation, resource and the canonical
 /// form of the arguments, and used up by it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Approval {
     /// Who approved, by id, in the order in which they did.
     pub by: Vec<Arc<str>>,
