@@ -14,6 +14,8 @@ pub enum Decision {
     Allow,
     /// It may not.
     Deny,
+    /// It may once a person has said so, and not before.
+    Ask,
 }
 
 impl Decision {
@@ -22,6 +24,7 @@ impl Decision {
         match self {
             Self::Allow => "allow",
             Self::Deny => "deny",
+            Self::Ask => "ask",
         }
     }
 }
@@ -30,7 +33,7 @@ impl Decision {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PolicyMode {
-    /// A denied action is refused.
+    /// A denied action is refused, one that a person has to approve waits for it.
     #[default]
     Enforce,
     /// A denied action is recorded as denied and let through.
@@ -44,6 +47,8 @@ pub struct Verdict {
     pub decision: Decision,
     /// Ids of the policies that determined it, in a stable order; empty when none permitted.
     pub policies: Vec<Arc<str>>,
+    /// Ids of the forbids that a person's word would lift; empty unless the decision is [`Decision::Ask`].
+    pub ask: Vec<Arc<str>>,
     /// One sentence on why, for a person or a model to read; names policies and facts.
     pub reason: String,
     /// What would have to change for another answer; empty for an allowed action.

@@ -50,6 +50,8 @@ fn request(action: &Action, time: Timestamp) -> DecisionRequest<'_> {
         arguments: action.arguments(),
         findings: &action.findings,
         particulars: action.particulars.for_policies(),
+        flow: action.flow.as_ref().map(|judgement| &judgement.facts),
+        approval: action.approval.as_ref(),
     }
 }
 

@@ -32,6 +32,10 @@ pub(crate) struct Action {
     /// Kinds of what inspectors saw in it.
     pub(crate) findings: Vec<Arc<str>>,
     pub(crate) particulars: Particulars,
+    /// What flow control knows of it and of its run; none where it does not look.
+    pub(crate) flow: Option<castra_flow::Judgement>,
+    /// A person's word for it, once the path has found one.
+    pub(crate) approval: Option<castra_core::Approval>,
 }
 
 /// What this kind of action has beside what all have.

@@ -317,6 +317,14 @@ pub enum EventKind {
     ModelPromoted,
     /// The last promotion of a model route was taken back.
     ModelRolledBack,
+    /// A person was asked whether an action may happen.
+    ApprovalAsked,
+    /// A person said that an action may happen.
+    ApprovalGiven,
+    /// A person said that an action may not happen.
+    ApprovalDenied,
+    /// A person's word was used up by the action that it was for.
+    ApprovalUsed,
     /// An event that a later build wrote; never written.
     #[serde(other, skip_serializing)]
     Unknown,

@@ -58,6 +58,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 arguments: Some(br#"{"path": "/srv/files/a.txt", "content": "some text"}"#),
                 findings: &[],
                 particulars: Particulars::None,
+                flow: None,
+                approval: None,
             };
             let verdict = engine.decide(&request);
             if verdict.decision != expected {

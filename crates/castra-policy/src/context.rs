@@ -2,7 +2,9 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use castra_core::{AgentIdentity, Effect, Operation, Protocol, ResourceRef, RunId, Timestamp};
+use castra_core::{
+    AgentIdentity, Approval, Effect, FlowFacts, Operation, Protocol, ResourceRef, RunId, Timestamp,
+};
 use cedar_policy::{Context, RestrictedExpression as Value};
 
 use crate::{
@@ -42,6 +44,11 @@ pub struct DecisionRequest<'a> {
     pub findings: &'a [Arc<str>],
     /// What this kind of action has beside.
     pub particulars: Particulars<'a>,
+    /// What flow control knows of it; none where it knows nothing, such as of a question asked beside the
+    /// gate: then it counts as a call in an untainted run whose model traffic is not seen.
+    pub flow: Option<&'a FlowFacts>,
+    /// A person's word for exactly this action.
+    pub approval: Option<&'a Approval>,
 }
 
 /// What is known of an action beside what all actions have; policies see it in their context.

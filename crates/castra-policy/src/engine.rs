@@ -224,6 +224,7 @@ impl Engine {
         Verdict {
             decision: Decision::Deny,
             policies: Vec::new(),
+            ask: Vec::new(),
             reason: format!("{} could not be decided: {error}", attempt(request)),
             advice: "this is a fault of the gate and not of a policy; please report it".to_owned(),
             policy_set: self.policies.digest.clone(),
@@ -285,6 +286,7 @@ impl Judgement<'_> {
         Verdict {
             decision: Decision::Allow,
             policies: self.ids(&self.outcome.permits),
+            ask: Vec::new(),
             reason: {
                 let permits = self.policies(&self.outcome.permits);
                 let s = if self.outcome.permits.len() == 1 { "s" } else { "" };
@@ -444,7 +446,15 @@ impl Judgement<'_> {
 
     fn deny(&self, policies: Vec<Arc<str>>, reason: String, advice: String) -> Verdict {
         let policy_set = self.engine.policies.digest.clone();
-        Verdict { decision: Decision::Deny, policies, reason, advice, policy_set, inspect: None }
+        Verdict {
+            decision: Decision::Deny,
+            policies,
+            ask: Vec::new(),
+            reason,
+            advice,
+            policy_set,
+            inspect: None,
+        }
     }
 }
 

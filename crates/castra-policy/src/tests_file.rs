@@ -202,6 +202,8 @@ impl Test {
             arguments: (self.operation == Operation::Call).then_some(&arguments),
             findings: &self.findings,
             particulars: self.particulars(),
+            flow: None,
+            approval: None,
         });
         let got: Vec<&str> = verdict.policies.iter().map(|id| &**id).collect();
         let mut meant = self.policies.clone();

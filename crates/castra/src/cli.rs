@@ -669,7 +669,8 @@ fn decision(text: &str) -> Result<Decision, String> {
     match text {
         "allow" => Ok(Decision::Allow),
         "deny" => Ok(Decision::Deny),
-        _ => Err("expected allow or deny".into()),
+        "ask" => Ok(Decision::Ask),
+        _ => Err("expected allow, deny or ask".into()),
     }
 }
 

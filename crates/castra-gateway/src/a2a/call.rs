@@ -327,6 +327,8 @@ impl Caller {
                 method: request.method.as_str().to_owned(),
                 media: request.media,
             },
+            flow: None,
+            approval: None,
         })
     }
 

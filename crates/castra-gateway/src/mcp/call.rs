@@ -235,6 +235,8 @@ impl Caller {
             arguments,
             findings: inspect::in_request(&self.gate, &target.request)?,
             particulars: Particulars::None,
+            flow: None,
+            approval: None,
         })
     }
 

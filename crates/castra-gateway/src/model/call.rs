@@ -177,6 +177,8 @@ impl Caller {
                 tools: request.tools.iter().map(|name| Arc::from(&**name)).collect(),
                 media: media.images + media.files + media.audio > 0,
             },
+            flow: None,
+            approval: None,
         })
     }
 

@@ -133,6 +133,8 @@ impl Judge {
             request,
             findings: kinds,
             particulars: Particulars::None,
+            flow: None,
+            approval: None,
         };
         Ok((action, masked))
     }

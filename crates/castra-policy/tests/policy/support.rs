@@ -162,6 +162,8 @@ impl Ask {
             arguments: self.args.as_deref().map(str::as_bytes),
             findings: &[],
             particulars: Particulars::None,
+            flow: None,
+            approval: None,
         }
     }
 

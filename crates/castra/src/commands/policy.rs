@@ -168,6 +168,8 @@ impl Question {
             arguments: self.arguments.as_deref(),
             findings: &self.findings,
             particulars: self.particulars.for_policies(),
+            flow: None,
+            approval: None,
         }
     }
 }
