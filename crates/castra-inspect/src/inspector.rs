@@ -6,8 +6,9 @@ use castra_core::Finding;
 use regex_syntax::hir::{Hir, Look};
 
 use crate::{
+    automaton::parse_secret,
     scanner::Scanner,
-    secrets::SECRETS,
+    secrets::{SECRETS, Secret},
     set::{ALL_BYTES_MAX, Kind, ONE_BYTES_MAX, Part, Set},
     settings::{Action, PATTERNS_MAX, Pattern, PatternError, REGEX_BYTES_MAX, Settings},
     tracker::{Found, Tracker},
@@ -58,17 +59,13 @@ impl Hit<'_> {
 }
 
 impl Inspector {
-    /// Compiles the built-in list and the operator's patterns. Takes some milliseconds.
+    /// Compiles the operator's patterns, the built-in list with them. That takes some milliseconds; the list
+    /// alone is compiled already.
     pub fn new(settings: &Settings) -> Result<Self, PatternError> {
         if settings.patterns.len() > PATTERNS_MAX {
             return Err(PatternError::TooMany { count: settings.patterns.len() });
         }
         let (mut mask, mut report) = (Vec::new(), Vec::new());
-        match settings.secrets {
-            Action::Mask => mask = secrets()?,
-            Action::Report => report = secrets()?,
-            Action::Off => {}
-        }
         for (at, pattern) in settings.patterns.iter().enumerate() {
             let earlier = settings.patterns.iter().take(at);
             if earlier.into_iter().any(|other| other.name == pattern.name) {
@@ -81,8 +78,10 @@ impl Inspector {
                 Action::Off => {}
             }
         }
-        let set = |parts| Set::new(parts, ALL_BYTES_MAX).map_err(|_| PatternError::TooLargeTogether);
-        Ok(Self { sets: Arc::new(Sets { mask: set(mask)?, report: set(report)? }) })
+        let set = |parts, action| set(parts, settings.secrets == action);
+        Ok(Self {
+            sets: Arc::new(Sets { mask: set(mask, Action::Mask)?, report: set(report, Action::Report)? }),
+        })
     }
 
     /// An inspector for one channel of text.
@@ -178,16 +177,21 @@ pub fn kinds(findings: &[Finding]) -> Vec<Arc<str>> {
     kinds
 }
 
+/// The operator's patterns, with the built-in list before them if it is `listed`.
+fn set(own: Vec<Part>, listed: bool) -> Result<Option<Set>, PatternError> {
+    let set = match (listed, own.is_empty()) {
+        (true, true) => Set::built_in().map(Some),
+        (true, false) => Set::new(secrets()?.into_iter().chain(own).collect(), ALL_BYTES_MAX),
+        (false, _) => Set::new(own, ALL_BYTES_MAX),
+    };
+    set.map_err(|_| PatternError::TooLargeTogether)
+}
+
 /// The built-in list, ready to be compiled.
 fn secrets() -> Result<Vec<Part>, PatternError> {
-    let one = |secret: &crate::secrets::Secret| {
-        let hir = regex_syntax::ParserBuilder::new()
-            .unicode(false)
-            .utf8(true)
-            .build()
-            .parse(secret.regex)
-            .map_err(|error| syntax(secret.name, &error))?;
-        Ok(Part { hir, kind: Kind::new("secret", secret.name, secret.severity, secret.confidence) })
+    let one = |secret: &Secret| {
+        let hir = parse_secret(secret.regex).map_err(|error| syntax(secret.name, &error))?;
+        Ok(Part { hir, kind: Kind::of_secret(secret) })
     };
     SECRETS.iter().map(one).collect()
 }
@@ -251,4 +255,15 @@ fn syntax(name: &str, error: &regex_syntax::Error) -> PatternError {
     let shown = error.to_string();
     let why = shown.lines().last().unwrap_or_default().trim().trim_start_matches("error: ").to_owned();
     PatternError::Syntax { name: name.to_owned(), why }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_that_was_built_in_is_the_list_in_the_source() {
+        let compiled = Set::new(secrets().unwrap(), ALL_BYTES_MAX).ok().flatten().unwrap();
+        assert!(Set::built_in().ok().unwrap() == compiled);
+    }
 }

@@ -8,6 +8,7 @@
 //! A reader begins with `secrets.rs` (what is looked for), then `tracker.rs` (how a match is found
 //! without looking back), `scanner.rs` (what may leave and what is held) and `json.rs`.
 
+mod automaton;
 mod inspector;
 mod json;
 mod scanner;

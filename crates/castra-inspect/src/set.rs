@@ -5,13 +5,14 @@ use std::sync::Arc;
 use castra_core::Severity;
 use regex_automata::{
     Anchored, MatchKind, PatternID, Span,
-    dfa::{Automaton, StartKind, dense},
-    nfa::thompson::{self, WhichCaptures},
-    util::{prefilter::Prefilter, primitives::StateID, start},
+    dfa::{Automaton, dense},
+    util::{prefilter::Prefilter, primitives::StateID, start, wire::AlignAs},
 };
-use regex_syntax::hir::{
-    Hir,
-    literal::{Extractor, Literal},
+use regex_syntax::hir::Hir;
+
+use crate::{
+    automaton::{automaton, literals},
+    secrets::{SECRETS, Secret},
 };
 
 /// Bytes of the automaton of one operator's pattern, and of the working memory that building it takes.
@@ -20,16 +21,12 @@ pub(crate) const ONE_BYTES_MAX: usize = 2 << 20;
 /// Bytes of the automaton of all patterns together. It is shared by all streams.
 pub(crate) const ALL_BYTES_MAX: usize = 24 << 20;
 
-/// Bytes of a literal beginning. Longer ones are no rarer, and text that ends in the middle of one
-/// has to be looked at byte by byte.
-const LITERAL_BYTES_MAX: usize = 8;
+/// The automaton of the built-in list, as the build script wrote it.
+static BUILT_IN: &AlignAs<[u8], u32> =
+    &AlignAs { _align: [], bytes: *include_bytes!(concat!(env!("OUT_DIR"), "/secrets.dfa")) };
 
-/// Literals of this many bytes are looked for together: vector instructions compare so many at once, and
-/// fewer bytes fit much more text. Shorter ones are few and have a search of their own.
-const LITERAL_BYTES_MIN: usize = 4;
-
-/// So many are found with vector instructions (what the search for several literals, Teddy, can take).
-const LITERALS_MAX: usize = 64;
+// `BUILT_IN_LITERALS`: what every match of it begins with, by length.
+include!(concat!(env!("OUT_DIR"), "/literals.rs"));
 
 /// A pattern, ready to be compiled with others.
 pub(crate) struct Part {
@@ -49,6 +46,10 @@ pub(crate) struct Kind {
 }
 
 impl Kind {
+    pub(crate) fn of_secret(secret: &Secret) -> Self {
+        Self::new("secret", secret.name, secret.severity, secret.confidence)
+    }
+
     pub(crate) fn new(family: &str, name: &str, severity: Severity, confidence: u8) -> Self {
         Self {
             kind: format!("{family}.{name}").into(),
@@ -89,6 +90,13 @@ struct Search {
 }
 
 impl Search {
+    /// None where there is no quick search for these literals.
+    fn new<B: AsRef<[u8]>>(literals: &[B]) -> Option<Self> {
+        let longest = literals.iter().map(|literal| literal.as_ref().len()).max()?;
+        let prefilter = Prefilter::new(MatchKind::LeftmostFirst, literals)?;
+        Some(Self { prefilter, longest })
+    }
+
     fn find(&self, text: &[u8]) -> Option<usize> {
         self.prefilter.find(text, Span { start: 0, end: text.len() }).map(|found| found.start)
     }
@@ -104,7 +112,22 @@ impl Set {
             return Ok(None);
         }
         let hirs: Vec<&Hir> = parts.iter().map(|part| &part.hir).collect();
-        let dfa = automaton(&hirs, bytes_max)?;
+        let dfa = automaton(&hirs, bytes_max).ok_or(TooLarge)?;
+        let searches = literals(&hirs).and_then(|sets| sets.iter().map(|set| Search::new(set)).collect());
+        let kinds = parts.into_iter().map(|part| part.kind).collect();
+        Self::of(dfa, searches.unwrap_or_default(), kinds).map(Some)
+    }
+
+    /// The built-in list, which the build script compiled: a start costs a check of its tables instead
+    /// of building them anew.
+    pub(crate) fn built_in() -> Result<Self, TooLarge> {
+        let (dfa, _) = dense::DFA::from_bytes(&BUILT_IN.bytes).map_err(|_| TooLarge)?;
+        let searches = BUILT_IN_LITERALS.iter().map(|set| Search::new(set)).collect::<Option<_>>();
+        let kinds = SECRETS.iter().map(Kind::of_secret).collect();
+        Self::of(dfa.to_owned(), searches.unwrap_or_default(), kinds)
+    }
+
+    fn of(dfa: dense::DFA<Vec<u32>>, searches: Vec<Search>, kinds: Vec<Kind>) -> Result<Self, TooLarge> {
         let start = |before: Option<u8>| {
             let config = start::Config::new().anchored(Anchored::Yes).look_behind(before);
             dfa.start_state(&config).map_err(|_| TooLarge)
@@ -113,17 +136,9 @@ impl Set {
         for before in (0..=u8::MAX).map(Some).chain([None]) {
             starts.push(start(before)?);
         }
-        let searches = searches(&hirs).unwrap_or_default();
         let first = first_bytes(&dfa, &starts);
         let spent = spent(&dfa, &starts);
-        Ok(Some(Self {
-            searches,
-            first,
-            spent,
-            starts,
-            dfa,
-            kinds: parts.into_iter().map(|part| part.kind).collect(),
-        }))
+        Ok(Self { searches, first, spent, starts, dfa, kinds })
     }
 
     /// Whether a match may begin anywhere in a whole text; false is certain.
@@ -201,68 +216,6 @@ impl Set {
     }
 }
 
-fn automaton(hirs: &[&Hir], bytes_max: usize) -> Result<dense::DFA<Vec<u32>>, TooLarge> {
-    let nfa = thompson::Compiler::new()
-        .configure(
-            thompson::Config::new().which_captures(WhichCaptures::None).nfa_size_limit(Some(bytes_max)),
-        )
-        .build_many_from_hir(hirs)
-        .map_err(|_| TooLarge)?;
-    dense::Builder::new()
-        .configure(
-            dense::Config::new()
-                .start_kind(StartKind::Anchored)
-                .match_kind(MatchKind::LeftmostFirst)
-                .dfa_size_limit(Some(bytes_max))
-                .determinize_size_limit(Some(bytes_max)),
-        )
-        .build_from_nfa(&nfa)
-        .map_err(|_| TooLarge)
-}
-
-/// Searches for literals with which every match begins; none if some pattern has no such.
-fn searches(hirs: &[&Hir]) -> Option<Vec<Search>> {
-    let mut all: Vec<Vec<u8>> = Vec::new();
-    for hir in hirs {
-        let of_one = Extractor::new().limit_literal_len(LITERAL_BYTES_MAX).extract(hir);
-        all.extend(of_one.literals()?.iter().map(Literal::as_bytes).map(<[u8]>::to_vec));
-    }
-    // A literal of one byte is found as quickly in the automaton.
-    if all.iter().any(|literal| literal.len() < 2) {
-        return None;
-    }
-    let (short, mut long): (Vec<_>, Vec<_>) = all.into_iter().partition(|l| l.len() < LITERAL_BYTES_MIN);
-    for siblings in [4, 2] {
-        for length in (LITERAL_BYTES_MIN..LITERAL_BYTES_MAX).rev() {
-            if long.len() > LITERALS_MAX {
-                long = shortened(long, length, siblings);
-            }
-        }
-    }
-    [long, short].into_iter().filter(|literals| !literals.is_empty()).map(search).collect()
-}
-
-fn search(literals: Vec<Vec<u8>>) -> Option<Search> {
-    let longest = literals.iter().map(Vec::len).max()?;
-    let prefilter = Prefilter::new(MatchKind::LeftmostFirst, &literals)?;
-    Some(Search { prefilter, longest })
-}
-
-/// Puts one literal of `length` bytes in the place of so many siblings that begin with it. What begins
-/// with another literal is left out: it is found by that one.
-fn shortened(mut all: Vec<Vec<u8>>, length: usize, siblings_min: usize) -> Vec<Vec<u8>> {
-    all.sort();
-    let mut out: Vec<Vec<u8>> = Vec::new();
-    for siblings in all.chunk_by(|a, b| a.get(..length).is_some_and(|prefix| b.starts_with(prefix))) {
-        match siblings.first().and_then(|first| first.get(..length)) {
-            Some(prefix) if siblings.len() >= siblings_min => out.push(prefix.to_vec()),
-            _ => out.extend_from_slice(siblings),
-        }
-    }
-    out.dedup_by(|next, kept| next.starts_with(kept));
-    out
-}
-
 /// A match is told one byte late, so that its end can look at what follows. States that only tell
 /// are found here once, so that nothing waits for another byte to learn that nothing more comes.
 fn spent(dfa: &dense::DFA<Vec<u32>>, starts: &[StateID]) -> Vec<bool> {
@@ -304,4 +257,14 @@ fn first_bytes(dfa: &dense::DFA<Vec<u32>>, starts: &[StateID]) -> [bool; 256] {
         *slot = starts.iter().any(|start| !dfa.is_dead_state(dfa.next_state(*start, byte)));
     }
     first
+}
+
+#[cfg(test)]
+impl PartialEq for Set {
+    fn eq(&self, other: &Self) -> bool {
+        let lengths = |set: &Self| set.searches.iter().map(|search| search.longest).collect::<Vec<_>>();
+        self.dfa.to_bytes_native_endian().0 == other.dfa.to_bytes_native_endian().0
+            && lengths(self) == lengths(other)
+            && (&self.starts, &self.spent, self.first) == (&other.starts, &other.spent, other.first)
+    }
 }
