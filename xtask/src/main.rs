@@ -5,12 +5,14 @@
 // Chores are run by people: they print, start processes and read files.
 #![allow(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr)]
 
+mod beside;
 mod castra;
 mod chores;
 mod conformance;
 mod crash;
 mod demo;
 mod docs;
+mod dojo;
 mod fuzz;
 mod generated;
 mod interop;
@@ -40,6 +42,8 @@ usage: cargo xtask CHORE
   interop [--quick]    other people's servers and clients through the gate
   models               other people's clients of model APIs through the gate
   peers                other people's agents and clients of A2A through the gate
+  dojo [SUITE] [--quick]
+                       AgentDojo with an agent that obeys every injection, through the gate
   perf [ARGS]          eval/perf/run.sh: the gate beside the floors";
 
 fn main() -> ExitCode {
@@ -64,6 +68,7 @@ fn main() -> ExitCode {
         ["interop", "--quick"] => chores::report(interop::run(interop::Extent::Quick)),
         ["peers"] => chores::report(peers::run()),
         ["models"] => chores::report(models::run()),
+        ["dojo", rest @ ..] => chores::report(dojo::run(rest)),
         ["perf", rest @ ..] => perf::run(rest),
         _ => Err(USAGE.to_owned()),
     };

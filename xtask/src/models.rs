@@ -5,12 +5,13 @@
 //! to a provider of its own form and to one of the other: both ways of the translation.
 
 use std::{
-    path::PathBuf,
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    path::{Path, PathBuf},
+    process::Command,
+    time::Instant,
 };
 
 use crate::{
+    beside::Beside,
     castra::{self, Gate},
     chores, conformance, interop, run,
     tally::Tally,
@@ -59,7 +60,7 @@ struct Bench {
     node: tools::Node,
     python: PathBuf,
     gate: Gate,
-    _mock: Mock,
+    _mock: Beside,
     _alone: chores::Alone,
 }
 
@@ -92,9 +93,11 @@ pub(crate) fn run() -> Tally {
 
 fn bench(node: tools::Node, python: PathBuf) -> Result<Bench, String> {
     let alone = chores::alone("models")?;
-    let mock = Mock::start(&python, &alone.folder)?;
+    // The mock does not say which port it took, so one is chosen here.
+    let port = conformance::free_port()?;
+    let mock = mock(&python, &alone.folder, port)?;
     let program = castra::built()?;
-    let gate = castra::gate(&program, &alone.folder.join("gate"), &routes(mock.port), POLICY)?;
+    let gate = castra::gate(&program, &alone.folder.join("gate"), &routes(port), POLICY)?;
     Ok(Bench { node, python, gate, _mock: mock, _alone: alone })
 }
 
@@ -108,56 +111,24 @@ fn routes(port: u16) -> String {
     [route("in-openai-form", "openai"), route("in-anthropic-form", "anthropic")].concat()
 }
 
-/// The mock of the providers; stopped when dropped.
-struct Mock {
-    child: Child,
-    port: u16,
-}
-
-impl Mock {
-    fn start(python: &std::path::Path, folder: &std::path::Path) -> Result<Self, String> {
-        // The mock does not say which port it took, so one is chosen here.
-        let port = conformance::free_port()?;
-        let log = folder.join("mock.log");
-        let output =
-            std::fs::File::create(&log).map_err(|e| format!("{} cannot be written: {e}", log.display()))?;
-        let child = Command::new(python.join("llm-mock-api"))
-            .args([
-                "start",
-                "--port",
-                &port.to_string(),
-                "-H",
-                "127.0.0.1",
-                "--latency",
-                "1",
-                "--fallback",
-                HELLO,
-            ])
-            .args(["--log-level", "error", "--rules"])
-            .arg(chores::root().join("eval/models/rules.json"))
-            .current_dir(folder)
-            .stdin(Stdio::null())
-            .stdout(output)
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(|e| format!("the mock did not start: {e}"))?;
-        // Made before it is waited for, so that one that does not come up is stopped too.
-        let mock = Self { child, port };
-        let until = Instant::now() + Duration::from_secs(60);
-        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-            if Instant::now() > until {
-                return Err(format!("the mock does not listen: {}", chores::read(&log).unwrap_or_default()));
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        Ok(mock)
-    }
-}
-
-impl Drop for Mock {
-    fn drop(&mut self) {
-        castra::stop(&mut self.child);
-    }
+/// The mock of the providers.
+fn mock(python: &Path, folder: &Path, port: u16) -> Result<Beside, String> {
+    let mut mock = Command::new(python.join("llm-mock-api"));
+    mock.args([
+        "start",
+        "--port",
+        &port.to_string(),
+        "-H",
+        "127.0.0.1",
+        "--latency",
+        "1",
+        "--fallback",
+        HELLO,
+    ])
+    .args(["--log-level", "error", "--rules"])
+    .arg(chores::root().join("eval/models/rules.json"))
+    .current_dir(folder);
+    Beside::start("mock", &mut mock, folder, &[port])
 }
 
 fn pair(bench: &Bench, language: Language, sdk: &str, route: &str) -> Tally {

@@ -4,13 +4,10 @@
 //! signs; the clients are the same SDK's and the TypeScript SDK's, once in each binding. The gate
 //! verifies the card, so the run also shows that their signatures are read as they write them.
 
-use std::{
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
-};
+use std::{path::Path, process::Command};
 
 use crate::{
+    beside::Beside,
     castra::{self, Gate},
     chores, conformance, interop, run,
     tally::Tally,
@@ -26,9 +23,6 @@ permit (
 "#;
 
 const BINDINGS: &[&str] = &["JSONRPC", "HTTP+JSON"];
-
-/// The agent must serve, and its card must count, within this time.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs the client in each binding.
 pub(crate) fn run() -> Tally {
@@ -60,15 +54,17 @@ pub(crate) fn run() -> Tally {
     }
 }
 
-fn bench(python: &Path) -> Result<(Gate, Agent, chores::Alone), String> {
+fn bench(python: &Path) -> Result<(Gate, Beside, chores::Alone), String> {
     let alone = chores::alone("peers")?;
     let program = castra::built()?;
     let keys = alone.folder.join("keys.json");
-    let agent = Agent::start(python, &alone.folder, &keys)?;
+    let port = conformance::free_port()?;
+    let mut agent = Command::new(python.join("python"));
+    agent.arg(chores::root().join("eval/a2a/server.py")).arg(port.to_string()).arg(&keys);
+    let agent = Beside::start("agent", &mut agent, &alone.folder, &[port])?;
     let table = format!(
-        "[[peer]]\nname = \"echo\"\ncard = \"http://127.0.0.1:{}/.well-known/agent-card.json\"\n\
-         keys = [{keys:?}]\npush = [\"https://hooks.example/in\"]\n",
-        agent.port
+        "[[peer]]\nname = \"echo\"\ncard = \"http://127.0.0.1:{port}/.well-known/agent-card.json\"\n\
+         keys = [{keys:?}]\npush = [\"https://hooks.example/in\"]\n"
     );
     let gate = castra::gate(&program, &alone.folder.join("gate"), &table, POLICY)?;
     Ok((gate, agent, alone))
@@ -81,44 +77,4 @@ fn pair(mut command: Command, gate: &Gate, name: &str, binding: &str) -> Tally {
         *failure = format!("peers {name} {binding}: {failure}");
     }
     tally
-}
-
-/// The agent; stopped when dropped.
-struct Agent {
-    child: Child,
-    port: u16,
-}
-
-impl Agent {
-    fn start(python: &Path, folder: &Path, keys: &Path) -> Result<Self, String> {
-        let port = conformance::free_port()?;
-        let log: PathBuf = folder.join("agent.log");
-        let output =
-            std::fs::File::create(&log).map_err(|e| format!("{} cannot be written: {e}", log.display()))?;
-        let child = Command::new(python.join("python"))
-            .arg(chores::root().join("eval/a2a/server.py"))
-            .arg(port.to_string())
-            .arg(keys)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(output)
-            .spawn()
-            .map_err(|e| format!("the agent did not start: {e}"))?;
-        // Made before it is waited for, so that one that does not come up is stopped too.
-        let agent = Self { child, port };
-        let until = Instant::now() + PATIENCE;
-        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-            if Instant::now() > until {
-                return Err(format!("the agent does not listen: {}", chores::read(&log).unwrap_or_default()));
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        Ok(agent)
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        castra::stop(&mut self.child);
-    }
 }

@@ -54,7 +54,13 @@ pub(crate) fn node(name: &str) -> Result<Node, String> {
 
 /// Installs the packages of `eval/NAME/requirements.txt` into a virtual environment; gives its `bin` folder.
 pub(crate) fn python(name: &str) -> Result<PathBuf, String> {
-    let list = chores::read(&chores::root().join("eval").join(name).join("requirements.txt"))?;
+    python_by(name, &chores::root().join("eval").join(name).join("requirements.txt"))
+}
+
+/// As [`python`], by a list that stands anywhere.
+pub(crate) fn python_by(name: &str, list: &Path) -> Result<PathBuf, String> {
+    let shown = list.display();
+    let list = chores::read(list)?;
     let folder = chores::target().join("tools").join(format!("{name}-python"));
     let bin = folder.join("bin");
     if is_installed(&folder, &list) {
@@ -63,7 +69,7 @@ pub(crate) fn python(name: &str) -> Result<PathBuf, String> {
     if !run::exists("python3") {
         return Err("python3 is not installed; on Debian: apt-get install python3-venv".into());
     }
-    println!("installing the packages of eval/{name}/requirements.txt into {}", folder.display());
+    println!("installing the packages of {shown} into {}", folder.display());
     run::must(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder)).map_err(|e| {
         format!("python3 -m venv failed (on Debian: apt-get install python3-venv): {}", last_line(&e))
     })?;
