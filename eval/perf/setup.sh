@@ -12,7 +12,7 @@ CARGO_TARGET_DIR=$target/rig cargo build --quiet --release --no-default-features
 
 export CASTRA=$target/release/castra
 export RIG_BIN=$target/rig/release/rig
-export RIG_CONF=$here
+export RIG_CONF=$rig_source/conf
 export RIG_RUN=$target/perf
 mkdir -p "$RIG_RUN"
 
