@@ -153,6 +153,7 @@ fn prepared<'a>(api: Api, form: Form, request: &'a [u8], target: &Value) -> Resu
         compatible: target["compatible"] == true,
         model: target["model"].as_str().unwrap_or("provider-model"),
         params: &params,
+        output_max: target["output_max"].as_u64(),
         system: target["system"].as_str(),
         tools: tools.as_deref(),
         now: NOW,

@@ -78,7 +78,16 @@ fn check(api: Api, form: Form, path: &Path) {
     let request = parse_request(api, &body, &limits).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     // A route named `assistant` has the same model everywhere; any other name is the model's own.
     let model = if request.model == "assistant" { "provider-model" } else { &request.model };
-    let target = Target { form, compatible: false, model, params: &[], system: None, tools: None, now: NOW };
+    let target = Target {
+        form,
+        compatible: false,
+        model,
+        params: &[],
+        output_max: None,
+        system: None,
+        tools: None,
+        now: NOW,
+    };
     let prepared = match prepare(&request, &target) {
         Ok(prepared) => {
             same(path, "prepared", &shown(&prepared));

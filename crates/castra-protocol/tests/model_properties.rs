@@ -16,7 +16,16 @@ const APIS: [Api; 5] = [Api::Chat, Api::Responses, Api::Embeddings, Api::Message
 const FORMS: [Form; 4] = [Form::OpenAiChat, Form::OpenAiResponses, Form::AnthropicMessages, Form::Gemini];
 
 fn target(form: Form, model: &str) -> Target<'_> {
-    Target { form, compatible: false, model, params: &[], system: None, tools: None, now: 1_700_000_000 }
+    Target {
+        form,
+        compatible: false,
+        model,
+        params: &[],
+        output_max: None,
+        system: None,
+        tools: None,
+        now: 1_700_000_000,
+    }
 }
 
 fn facts(api: Api, form: Form) -> RequestFacts {

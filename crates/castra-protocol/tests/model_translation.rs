@@ -15,7 +15,16 @@ use serde_json::{Value, json};
 const FORMS: [Form; 4] = [Form::OpenAiChat, Form::OpenAiResponses, Form::AnthropicMessages, Form::Gemini];
 
 fn target(form: Form, model: &str) -> Target<'_> {
-    Target { form, compatible: false, model, params: &[], system: None, tools: None, now: 1 }
+    Target {
+        form,
+        compatible: false,
+        model,
+        params: &[],
+        output_max: None,
+        system: None,
+        tools: None,
+        now: 1,
+    }
 }
 
 fn body_of(api: Api, request: &Value, form: Form) -> String {

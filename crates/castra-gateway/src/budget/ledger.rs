@@ -198,9 +198,15 @@ pub struct Ask {
 pub struct Hold {
     places: Vec<Place>,
     amounts: Amounts,
+    bounds_answer: bool,
 }
 
 impl Hold {
+    /// Whether a budget that counts what an answer is long is among them.
+    pub fn bounds_answer(&self) -> bool {
+        self.bounds_answer
+    }
+
     /// What is held.
     pub fn amounts(&self) -> Amounts {
         self.amounts
@@ -297,8 +303,9 @@ impl Ledger {
     pub fn reserve(&mut self, call: &Call<'_>, ask: Ask, now: Timestamp) -> Result<Hold, Refused> {
         let covering: Vec<usize> = self.covering(call).collect();
         let keys = self.open_accounts(&covering, call.agent, now)?;
-        let mut refused = None;
+        let (mut refused, mut bounds_answer) = (None, false);
         for (rule, key) in self.pairs(&covering, &keys) {
+            bounds_answer |= rule.limit.tokens.is_some() || rule.limit.money.is_some();
             if ask.unpriced && rule.limit.money.is_some() {
                 return Err(Refused::Unpriced { budget: rule.name.clone() });
             }
@@ -312,7 +319,7 @@ impl Ledger {
             return Err(Refused::UsedUp(Box::new(used_up)));
         }
         let places = keys.into_iter().filter_map(|key| self.hold(key, ask.amounts)).collect();
-        Ok(Hold { places, amounts: ask.amounts })
+        Ok(Hold { places, amounts: ask.amounts, bounds_answer })
     }
 
     /// Ends a reservation: what was held is free again, what was used is spent. A call belongs to the

@@ -437,6 +437,12 @@ pub struct Settled {
 }
 
 impl Reservation {
+    /// Whether a budget of tokens or money covers the call, so that its answer must not outgrow what is
+    /// reserved.
+    pub fn bounds_answer(&self) -> bool {
+        self.hold.as_ref().is_some_and(|hold| hold.bounds_answer())
+    }
+
     /// Settles with the tokens that the provider counted, at the price of the model that answered.
     pub fn settle(mut self, used: &Used, priced: &Priced) -> Settled {
         let cost_micros = priced.price.as_ref().map(|price| price.cost(used));

@@ -173,8 +173,10 @@ impl Exchange {
         let caller = self.caller.clone();
         let now = u64::try_from(caller.gate.now().secs()).unwrap_or(0);
         let mut sent = None;
+        // What a budget was asked for is what the answer may be.
+        let output_max = self.reservation.bounds_answer().then(|| caller.gate.budgets.output_default());
         let asking = attempts.ask(&caller.headers, request.stream, |version| {
-            let prepared = prepare(request, &version.target(request.api, request.max_output_tokens, now))?;
+            let prepared = prepare(request, &version.target(request.api, output_max, now))?;
             let wire = Wire {
                 endpoint: prepared.endpoint.into_owned(),
                 body: match prepared.body {

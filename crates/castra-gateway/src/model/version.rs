@@ -125,24 +125,6 @@ impl VersionFacts {
         document
     }
 
-    /// The member that bounds the answer, in each form that the provider is sent. Gemini's stands within
-    /// another member, which parameters can only replace as a whole, so there is none.
-    fn bounds(&self) -> Vec<(Form, (String, String))> {
-        let Some(max) = self.max_output_tokens else { return Vec::new() };
-        let bound = |form, name: &str| (form, (name.to_owned(), max.to_string()));
-        match self.provider {
-            Provider::OpenAi | Provider::Azure => vec![
-                bound(Form::OpenAiChat, "max_completion_tokens"),
-                bound(Form::OpenAiResponses, "max_output_tokens"),
-            ],
-            Provider::OpenAiCompatible => {
-                vec![bound(Form::OpenAiChat, "max_tokens"), bound(Form::OpenAiResponses, "max_output_tokens")]
-            }
-            Provider::Anthropic => vec![bound(Form::AnthropicMessages, "max_tokens")],
-            Provider::Gemini => Vec::new(),
-        }
-    }
-
     /// The form in which a call of this kind goes out: the caller's own where the provider has it.
     pub fn form(&self, api: Api) -> Form {
         match self.provider {
@@ -234,8 +216,6 @@ pub struct Version {
     digest: Digest,
     /// The parameters as raw JSON, in the order of their names.
     parameters: Vec<(String, String)>,
-    /// The same with the bound of the answer, for callers that give none; by form.
-    bounded: Vec<(Form, Vec<(String, String)>)>,
     timeout: Option<Duration>,
     fingerprint: u64,
     pub(super) endpoint: Endpoint,
@@ -248,14 +228,9 @@ impl Version {
         let mut parameters: Vec<_> =
             parts.facts.parameters.iter().map(|(name, value)| (name.clone(), value.to_string())).collect();
         parameters.sort();
-        let bounded = parts.facts.bounds().into_iter().map(|(form, bound)| {
-            let others = parameters.iter().filter(|(name, _)| *name != bound.0).cloned();
-            (form, others.chain(std::iter::once(bound.clone())).collect())
-        });
         Self {
             id: parts.id.into(),
             digest: parts.facts.digest(),
-            bounded: bounded.collect(),
             facts: parts.facts,
             parameters,
             timeout: parts.timeout,
@@ -290,17 +265,15 @@ impl Version {
         self.facts.form(api)
     }
 
-    /// What a request has to be made into: `bound` is the caller's own bound of the answer's tokens, `now`
-    /// is in seconds since 1970.
-    pub fn target(&self, api: Api, bound: Option<u64>, now: u64) -> Target<'_> {
-        let form = self.form(api);
-        let writes = matches!(api, Api::Chat | Api::Responses | Api::Messages);
-        let bounded = self.bounded.iter().find(|(of, _)| *of == form && writes && bound.is_none());
+    /// What a request has to be made into. `output_max` bounds the tokens of an answer that nobody else
+    /// bounds; `now` is in seconds since 1970.
+    pub fn target(&self, api: Api, output_max: Option<u64>, now: u64) -> Target<'_> {
         Target {
-            form,
+            form: self.form(api),
             compatible: self.facts.provider == Provider::OpenAiCompatible,
             model: &self.facts.model,
-            params: bounded.map_or(&self.parameters, |(_, params)| params),
+            params: &self.parameters,
+            output_max: self.facts.max_output_tokens.or(output_max),
             system: self.facts.system.as_deref(),
             tools: self.facts.tools.as_deref(),
             now,

@@ -169,3 +169,20 @@ async fn a_budget_is_reserved_settled_and_given_back() {
     assert_eq!(server.requests().len(), 2);
     rig.close_and_verify().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_a_budget_counts_is_bounded_by_what_was_reserved() {
+    for (limit, bounded) in [
+        (Limit { tokens: Some(100_000), ..Limit::default() }, true),
+        (Limit { requests: Some(10), ..Limit::default() }, false),
+    ] {
+        let server = provider::saying(Speaks::Chat, Says::text(&["hello"])).await;
+        let rule = Rule { name: "all".into(), per: Per::Hour, limit, covers: Covers::default(), each: false };
+        let budgets = Settings { rules: vec![rule], output_default: 700, ..Settings::default() };
+        let rig = Rig::start(Wish { budgets, ..wish(Speaks::Chat, &server) }).await;
+        assert_eq!(Asks::Chat.ask(&rig, "hi").await.status, 200);
+        let sent = &server.requests()[0].body;
+        assert_eq!(sent.contains("\"max_tokens\":700"), bounded, "{sent}");
+        rig.close_and_verify().await;
+    }
+}

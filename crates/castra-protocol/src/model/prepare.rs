@@ -64,15 +64,15 @@ pub fn prepare<'a>(request: &Request<'a>, target: &Target<'_>) -> Result<Prepare
         asked: Asked::Nothing,
     };
     let endpoint = endpoint(request, target)?;
-    let max = |set: Option<u64>, asked| set.or(asked);
     if request.api.native_form() == target.form {
-        let max_output_tokens = max(max_param(target), request.max_output_tokens);
+        let default = bound_name(request, target).and(target.output_max);
+        let max_output_tokens = max_param(target).or(request.max_output_tokens).or(default);
         let body = splice(request, target)?;
         return Ok(Prepared { body, endpoint, facts, max_output_tokens, set_aside: Vec::new() });
     }
     let translated = translate::request(request, target)?;
     facts.asked = translated.asked;
-    let max_output_tokens = max(max_param(target), translated.max_output_tokens);
+    let max_output_tokens = max_param(target).or(translated.max_output_tokens);
     let body = with_params(&translated.body, target)?.into_bytes();
     Ok(Prepared {
         body: Cow::Owned(body),
@@ -139,6 +139,7 @@ fn splice<'a>(request: &Request<'a>, target: &Target<'_>) -> Result<Cow<'a, [u8]
         edits.push(Edit { range: span.start..span.end, text: quote(target.model) });
     }
     set_params(&mut root, request.api, target);
+    set_bound(&mut root, request, target);
     ask_for_usage(request, &mut root, &mut edits)?;
     if let Some(prompt) = target.system {
         add_system(request, prompt, &mut root, &mut edits)?;
@@ -198,6 +199,27 @@ fn set_params(root: &mut Changes, api: Api, target: &Target<'_>) {
             "max_tokens" if api == Api::Chat => root.remove("max_completion_tokens"),
             _ => {}
         }
+    }
+}
+
+/// Bounds the answer where neither the caller nor the version's parameters do.
+fn set_bound(root: &mut Changes, request: &Request<'_>, target: &Target<'_>) {
+    if let (Some(name), Some(max), None, None) =
+        (bound_name(request, target), target.output_max, request.max_output_tokens, max_param(target))
+    {
+        root.set(name, &max.to_string());
+    }
+}
+
+/// The member that bounds an answer, where the caller's form has one. OpenAI's newer models know only
+/// the newer name, and what is compatible often only the older.
+fn bound_name(request: &Request<'_>, target: &Target<'_>) -> Option<&'static str> {
+    match request.api {
+        Api::Chat if target.compatible => Some("max_tokens"),
+        Api::Chat => Some("max_completion_tokens"),
+        Api::Responses => Some("max_output_tokens"),
+        Api::Messages => Some("max_tokens"),
+        Api::Embeddings | Api::CountTokens => None,
     }
 }
 

@@ -17,6 +17,8 @@ pub struct Target<'t> {
     /// Members of the provider's request that this version sets, name and raw JSON. They stand in
     /// place of what the caller says. Names must have passed [`check_param`](super::check_param).
     pub params: &'t [(String, String)],
+    /// Most tokens of an answer where neither the caller nor `params` say.
+    pub output_max: Option<u64>,
     /// A system prompt that stands before the caller's own.
     pub system: Option<&'t str>,
     /// The only tools that callers may offer the model; None for any.

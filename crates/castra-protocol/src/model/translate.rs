@@ -22,6 +22,7 @@ pub(super) fn request(request: &Request<'_>, target: &Target<'_>) -> Result<Tran
         return gemini::write_texts(request, target);
     }
     let mut read = read_request(request, target.form)?;
+    read.max_tokens = read.max_tokens.or(target.output_max);
     let body = match target.form {
         Form::OpenAiChat => chat::write_request(&mut read, target)?,
         Form::AnthropicMessages => messages::write_request(&mut read, target)?,

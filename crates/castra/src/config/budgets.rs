@@ -17,7 +17,8 @@ pub struct Budgets {
     /// What a budget of money does with a model whose price is not known: `"refuse"` it, since what cannot be counted
     /// cannot be limited, or `"allow"` it and count no money.
     pub unknown_price: UnknownPrice,
-    /// Tokens that are reserved for an answer when neither the request nor the model's version limits it.
+    /// Tokens that are reserved for an answer when neither the request nor the model's version limits it. Where a
+    /// budget of tokens or money covers the call, the provider is told this limit.
     pub output_tokens: Quantity,
 }
 
