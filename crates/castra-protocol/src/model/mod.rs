@@ -16,6 +16,7 @@ mod gemini;
 mod ir;
 mod list;
 mod messages;
+mod openai;
 mod prepare;
 mod request;
 mod responses;

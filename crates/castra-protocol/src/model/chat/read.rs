@@ -7,7 +7,8 @@ use crate::{
     model::{
         Form, ModelError, Request,
         fields::{Fields, Place, elements_of, string_of, wrapped},
-        ir::{Call, Conversation, Effort, Part, Piece, Reasoning, Role, Schema, Source, Tool, ToolChoice},
+        ir::{Call, Conversation, Effort, Part, Piece, Reasoning, Role, Schema, Source, Tool},
+        openai,
         request::message_values,
     },
 };
@@ -286,26 +287,9 @@ fn read_tools<'a>(
         read.tools.push(read_tool(fields.text, value, &list.item(index), to)?);
     }
     read.parallel_calls = fields.boolean("parallel_tool_calls")?;
-    let place = fields.place.member("tool_choice");
-    read.tool_choice = match fields.take("tool_choice") {
-        None => None,
-        Some(value) if value.kind == Kind::String => match &*string_of(fields.text, value, &place)? {
-            "auto" => Some(ToolChoice::Auto),
-            "none" => Some(ToolChoice::None),
-            "required" => Some(ToolChoice::Any),
-            _ => return Err(place.wrong("none, auto, required, or an object")),
-        },
-        Some(value) => {
-            let mut choice = Fields::of(fields.text, value, &place)?;
-            if choice.need_string("type")? != "function" {
-                return Err(place.member("type").untranslatable(to, "it can name one function only"));
-            }
-            let wrapper = place.member("function");
-            let name = wrapped(&mut choice, "function", &wrapper)?.need_string("name")?;
-            choice.rest(to)?;
-            Some(ToolChoice::Named(name))
-        }
-    };
+    read.tool_choice = openai::read_tool_choice(fields, to, |choice, place| {
+        wrapped(choice, "function", &place.member("function"))?.need_string("name")
+    })?;
     Ok(())
 }
 
@@ -392,26 +376,8 @@ fn read_settings<'a>(
             word => Reasoning::Effort(Effort::parse(word).ok_or_else(wrong)?),
         });
     }
-    let (identifier, user) = (fields.string("safety_identifier")?, fields.string("user")?);
-    if identifier.is_some() && user.is_some() && identifier != user {
-        return Err(place.member("user").wrong("the same as `safety_identifier`, or left out"));
-    }
-    read.end_user = identifier.or(user);
-    if let Some(options) = fields.object("stream_options")? {
-        let place = place.member("stream_options");
-        let mut options = Fields::of(fields.text, options, &place)?;
-        options.take("include_usage");
-        // Padding against those who watch the sizes of events; the gate writes its own events.
-        if options.boolean("include_obfuscation")?.is_some() {
-            read.set_aside("stream_options.include_obfuscation");
-        }
-        options.rest(to)?;
-    }
-    for hint in ["prompt_cache_key", "prompt_cache_options", "prompt_cache_retention"] {
-        if fields.take(hint).is_some() {
-            read.set_aside(hint);
-        }
-    }
+    // Whether usage is asked for was read with the request.
+    openai::read_delivery(read, fields, &["include_usage"], to)?;
     // What says no more than the default is no setting.
     let defaults: [(&'static str, &[&str]); 16] = [
         ("n", &["1"]),

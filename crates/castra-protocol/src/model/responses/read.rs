@@ -8,10 +8,8 @@ use crate::{
         Asked, Form, ModelError, Request,
         chat::source_of_url,
         fields::{Fields, Place, elements_of, string_of},
-        ir::{
-            Call, Conversation, Effort, GEMINI, Part, Piece, Reasoning, Role, Schema, Source, Tool,
-            ToolChoice,
-        },
+        ir::{Call, Conversation, Effort, GEMINI, Part, Piece, Reasoning, Role, Schema, Source, Tool},
+        openai,
         request::message_values,
         write::Object,
     },
@@ -348,25 +346,7 @@ fn read_tools<'a>(
     if fields.unsigned("max_tool_calls")?.is_some() {
         read.set_aside("max_tool_calls");
     }
-    let place = fields.place.member("tool_choice");
-    read.tool_choice = match fields.take("tool_choice") {
-        None => None,
-        Some(value) if value.kind == Kind::String => match &*string_of(fields.text, value, &place)? {
-            "auto" => Some(ToolChoice::Auto),
-            "none" => Some(ToolChoice::None),
-            "required" => Some(ToolChoice::Any),
-            _ => return Err(place.wrong("none, auto, required, or an object")),
-        },
-        Some(value) => {
-            let mut choice = Fields::of(fields.text, value, &place)?;
-            if choice.need_string("type")? != "function" {
-                return Err(place.member("type").untranslatable(to, "it can name one function only"));
-            }
-            let name = choice.need_string("name")?;
-            choice.rest(to)?;
-            Some(ToolChoice::Named(name))
-        }
-    };
+    read.tool_choice = openai::read_tool_choice(fields, to, |choice, _| choice.need_string("name"))?;
     Ok(())
 }
 
@@ -481,24 +461,7 @@ fn read_settings<'a>(
     read.max_tokens = fields.unsigned("max_output_tokens")?;
     read.temperature = fields.number("temperature")?;
     read.top_p = fields.number("top_p")?;
-    let (identifier, user) = (fields.string("safety_identifier")?, fields.string("user")?);
-    if identifier.is_some() && user.is_some() && identifier != user {
-        return Err(place.member("user").wrong("the same as `safety_identifier`, or left out"));
-    }
-    read.end_user = identifier.or(user);
-    if let Some(options) = fields.object("stream_options")? {
-        let place = place.member("stream_options");
-        let mut options = Fields::of(fields.text, options, &place)?;
-        if options.boolean("include_obfuscation")?.is_some() {
-            read.set_aside("stream_options.include_obfuscation");
-        }
-        options.rest(to)?;
-    }
-    for hint in ["prompt_cache_key", "prompt_cache_options", "prompt_cache_retention"] {
-        if fields.take(hint).is_some() {
-            read.set_aside(hint);
-        }
-    }
+    openai::read_delivery(read, fields, &[], to)?;
     // More of what hosted tools do, or of what is sent anyway; log probabilities are more than that.
     for (index, wish) in fields.strings("include")?.iter().enumerate() {
         if wish == "message.output_text.logprobs" {
