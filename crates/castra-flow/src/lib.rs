@@ -6,10 +6,22 @@
 //! ([`Run::received`]). Before a call it is asked ([`Run::judge`]) and answers with facts, never with a
 //! decision: those belong to policy. A [`Manifest`] says what a server's catalogue cannot.
 
+mod active;
+mod dates;
+mod intent;
+mod json;
+mod judge;
 mod judgement;
+mod known;
+mod labels;
+mod limits;
 mod manifest;
 mod mark;
+mod prompt;
+mod records;
 mod run;
+mod seen;
+mod text;
 mod tool;
 
 pub use castra_core::{Coverage, FlowFacts};
