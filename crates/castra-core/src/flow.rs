@@ -48,6 +48,9 @@ pub struct FlowFacts {
     pub intended: bool,
     /// Critical arguments with a value that no trusted source gave.
     pub unfounded: Vec<Arc<str>>,
+    /// Of those, ids of objects that appeared nowhere in the run, where the gate sees all of it: a guess. Nobody
+    /// needs to be asked about it; the agent has to look the object up first.
+    pub unseen: Vec<Arc<str>>,
     /// Of those, and of free text, arguments with a value that was seen only in untrusted text.
     pub injected: Vec<Arc<str>>,
     /// Free arguments with links, addresses or orders to a machine that no trusted source gave.
@@ -68,6 +71,7 @@ impl Default for FlowFacts {
             suspect: false,
             intended: false,
             unfounded: Vec::new(),
+            unseen: Vec::new(),
             injected: Vec::new(),
             active: Vec::new(),
             leaking: Vec::new(),

@@ -93,7 +93,7 @@ impl Replay {
                     "reads": tool.reads(), "external": tool.external, "described": facts.described,
                     "tainted": facts.tainted, "secret": facts.secret, "suspect": facts.suspect,
                     "intended": facts.intended, "unfounded": names(&facts.unfounded),
-                    "injected": names(&facts.injected), "active": names(&facts.active),
+                    "unseen": names(&facts.unseen), "injected": names(&facts.injected), "active": names(&facts.active),
                     "leaking": names(&facts.leaking),
                     "findings": judgement.findings.iter()
                         .map(|f| format!("{} {} {:?} ({:?})", f.rule, f.argument, f.shown, f.origin))

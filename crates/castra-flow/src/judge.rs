@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use castra_core::FlowFacts;
+use castra_core::{Coverage, FlowFacts};
 use serde_json::Value;
 
 use crate::{
@@ -356,6 +356,10 @@ impl Court<'_> {
             name,
         );
         let strangers = matches!(origin, Origin::Untrusted { .. }) && !self.run.known.is_attested(text);
+        let guess = matches!(kind, Some(ArgumentKind::Id(_))) && origin == Origin::Nowhere;
+        if guess && facts.coverage == Coverage::Full && facts.prompted {
+            push(&mut facts.unseen, name);
+        }
         if strangers && list == List::Unfounded {
             push(&mut facts.injected, name);
         }
