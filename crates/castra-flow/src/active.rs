@@ -418,8 +418,7 @@ fn spelled(bytes: &[u8], i: usize) -> Option<(&'static str, usize)> {
         let name =
             rest.get(4..)?.iter().take(64).take_while(|b| b.is_ascii_alphanumeric() || **b == b'-').count();
         let tail = rest.get(4 + name..)?;
-        let dot = [&b" dot "[..], b"[.]", b"(.)", b"[dot]", b"(dot)", b" [dot]", b" (dot)"];
-        return dot.iter().any(|d| tail.starts_with(d)).then_some(("@", 4));
+        return tail.starts_with(b" dot ").then_some(("@", 4));
     }
     if rest.starts_with(b" (at) ") || rest.starts_with(b" [at] ") {
         return Some(("@", 6));
@@ -575,8 +574,10 @@ fn link(token: &str) -> Option<String> {
     }
     let bare = token.strip_prefix("//").unwrap_or(token);
     let host = bare.split(['/', '?', '#', ':']).next().unwrap_or_default();
-    if host.contains('@') {
-        return None;
+    if let Some((_, behind)) = host.rsplit_once('@') {
+        // `log in at evil dot com/x` is read as an address with a path, which is none.
+        let path = bare.get(host.len()..).unwrap_or_default();
+        return (is_host(behind, true) && !path.is_empty()).then(|| without_www(&format!("{behind}{path}")));
     }
     is_host(host, bare.len() > host.len() || token.len() > bare.len()).then(|| without_www(bare))
 }

@@ -67,7 +67,7 @@ fn walk<'a>(
         _ => {
             *bytes += value.as_str().map_or(8, str::len) + 1;
             found.push(Leaf { key, value: Scalar::Value(value) });
-            true
+            *bytes <= RESULT_BYTES_MAX
         }
     }
 }

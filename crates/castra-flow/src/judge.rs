@@ -13,6 +13,7 @@ use crate::{
     json::{Leaf, Scalar, leaves, scalar_text},
     labels::{Label, Why, same_word},
     limits::{ARGUMENT_BYTES_MAX, FINDINGS_MAX},
+    scanned::Scanned,
     text::{is_stop, shown, words},
 };
 
@@ -48,7 +49,7 @@ pub(crate) fn judge(run: &Run, tool: &Tool<'_>, arguments: &Value) -> Judgement 
         court.intent();
         court.arguments();
     }
-    court.leaks();
+    court.texts();
     court.judgement
 }
 
@@ -78,7 +79,8 @@ impl Court<'_> {
         for (name, value) in members {
             match self.kind(name) {
                 Some(kind) => self.critical(name, &kind, value),
-                None => self.free(name, value),
+                // Free text is judged together with what it takes along.
+                None => {}
             }
         }
     }
@@ -93,6 +95,10 @@ impl Court<'_> {
 
     fn critical(&mut self, name: &str, kind: &ArgumentKind, value: &Value) {
         match value {
+            // Each alone may be within the bound and all together not.
+            Value::Array(items) if *kind == ArgumentKind::Bounded && !items.is_empty() => {
+                self.put(List::Unfounded, name, &value.to_string(), Some(kind), "shape");
+            }
             Value::Array(items) => {
                 for (i, item) in items.iter().enumerate() {
                     self.item(name, &format!("{name}[{i}]"), kind, item);
@@ -152,7 +158,7 @@ impl Court<'_> {
     }
 
     fn exact(&self, text: &str) -> bool {
-        self.run.prompt.wrote(text) || self.run.known.exact(text).is_some() || self.run.known.named(text)
+        self.run.exact(text)
     }
 
     fn composed(&self, text: &str) -> bool {
@@ -160,7 +166,7 @@ impl Court<'_> {
             return true;
         }
         let mine = |word: &str| self.run.prompt.has_word(word) || is_stop(word);
-        self.run.known.all_words(text, mine) && targets(text).iter().all(|t| self.founded(t, text))
+        self.run.known.all_words(text, mine) && targets(text).iter().all(|t| self.run.gave(t, text))
     }
 
     /// Whether all free text of the call is the user's own, so that a listed recipient learns nothing new.
@@ -196,61 +202,53 @@ impl Court<'_> {
         !days.is_empty() && days_known && years_known
     }
 
-    /// Whether a trusted source gave a link, an address, an order.
-    fn founded(&self, target: &Target, text: &str) -> bool {
-        let run = self.run;
-        if target.order {
-            return run.prompt.within(&target.name);
-        }
-        let raw = text.get(target.place.clone()).unwrap_or_default();
-        let raw = raw.trim_matches(|c: char| matches!(c, '.' | ',' | ';' | ':' | '!' | '?' | ')' | '('));
-        if run.prompt.wrote(raw) || self.exact(raw) {
-            return true;
-        }
-        !target.deceptive
-            && (run.prompt.has_target(&target.name)
-                || run.known.exact(&target.name).is_some()
-                || run.known.named(&target.name))
-    }
-
-    fn free(&mut self, name: &str, value: &Value) {
-        for text in free_texts(value) {
-            let Some(text) = text.filter(|t| t.len() <= ARGUMENT_BYTES_MAX) else {
-                self.put(List::Active, name, "", None, "too-long");
-                return;
-            };
-            let faults: Vec<Target> =
-                targets(&text).into_iter().filter(|t| !self.founded(t, &text)).collect();
-            for target in faults {
-                let rule = if target.order { "order" } else { "active" };
-                self.put_target(name, &target, rule);
-            }
-        }
-    }
-
-    /// Confidential values in arguments that take them somewhere else.
-    fn leaks(&mut self) {
+    /// Free text, and confidential values in arguments that take them somewhere else.
+    fn texts(&mut self) {
         let Some(members) = self.arguments.as_object() else { return };
+        let acts = !self.tool.reads() && self.run.tainted;
         for (name, value) in members {
+            let kind = self.kind(name);
+            let free = acts && kind.is_none();
             for text in free_texts(value) {
-                match text.filter(|t| t.len() <= ARGUMENT_BYTES_MAX) {
-                    Some(text) => self.leak(name, &text),
-                    None if self.run.labels_stand() => {
-                        self.put(List::Leaking, name, "", self.kind(name).as_ref(), "too-long")
-                    }
-                    None => {}
+                let Some(text) = text.filter(|t| t.len() <= ARGUMENT_BYTES_MAX) else {
+                    self.unread(name, free);
+                    break;
+                };
+                let text = Scanned::new(&text);
+                if free {
+                    self.free(name, &text);
                 }
+                self.leak(name, &text);
             }
         }
     }
 
-    fn leak(&mut self, name: &str, text: &str) {
+    /// An argument that is more than is looked at.
+    fn unread(&mut self, name: &str, free: bool) {
+        if free {
+            self.put(List::Active, name, "", None, "too-long");
+        }
+        if self.run.labels_stand() {
+            self.put(List::Leaking, name, "", self.kind(name).as_ref(), "too-long");
+        }
+    }
+
+    fn free(&mut self, name: &str, text: &Scanned<'_>) {
+        for target in
+            text.targets.iter().filter(|t| !self.run.gave(t, text.text)).cloned().collect::<Vec<_>>()
+        {
+            let rule = if target.order { "order" } else { "active" };
+            self.put_target(name, &target, rule);
+        }
+    }
+
+    fn leak(&mut self, name: &str, text: &Scanned<'_>) {
         let prompt = &self.run.prompt;
         let mine = |piece: &str| prompt.wrote(piece) || prompt.has_word(&piece.to_lowercase());
         let carried = self.run.labels.carried(text, mine, |label| self.leaves_by(name, label));
         let rules: Vec<(&'static str, String)> =
-            carried.iter().map(|c| (leak_rule(c.label), c.shown.clone())).collect();
-        for (rule, piece) in rules.into_iter().take(4) {
+            carried.iter().take(4).map(|c| (leak_rule(c.label), c.shown.clone())).collect();
+        for (rule, piece) in rules {
             self.put_item(List::Leaking, name, name, &piece, self.kind(name).as_ref(), rule);
         }
         if self.tool.reads() && self.run.tainted {
@@ -260,11 +258,13 @@ impl Court<'_> {
 
     /// A link in the arguments of a read that was seen nowhere was built by the agent: its name may carry
     /// anything.
-    fn built(&mut self, name: &str, text: &str) {
-        let built: Vec<Target> = targets(text)
-            .into_iter()
+    fn built(&mut self, name: &str, text: &Scanned<'_>) {
+        let built: Vec<Target> = text
+            .targets
+            .iter()
             .filter(|t| !t.order && !t.name.contains('@') && t.name.contains(['/', '?', '.']))
-            .filter(|t| !self.founded(t, text) && self.run.seen.find_target(&t.name).is_none())
+            .filter(|t| !self.run.gave(t, text.text) && self.run.seen.find_target(&t.name).is_none())
+            .cloned()
             .collect();
         for target in built {
             self.put_item(List::Leaking, name, name, &target.name, self.kind(name).as_ref(), "built");

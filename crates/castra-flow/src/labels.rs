@@ -10,10 +10,11 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    active::{Target, targets},
+    credentials::{Credential, credentials},
     limits::{LABELLED_MAX, LABELS_MAX},
+    scanned::Scanned,
     seen::{Seen, pairs, table},
-    text::{folded, hash, is_stop, phrases, stem, word_hashes, words_at},
+    text::{Hash, folded, hash, phrases, stem, words_at},
 };
 
 /// Words of a phrase that is recognised again.
@@ -63,14 +64,14 @@ pub(crate) struct Carried<'a> {
 
 impl Labels {
     /// Labels all of a text. `open` says whether a value is known from a source without a label.
-    pub(crate) fn add_text(&mut self, label: Label, text: &str, open: impl Fn(u64) -> bool) {
+    pub(crate) fn add_text(&mut self, label: Label, text: &Scanned<'_>, open: impl Fn(u64) -> bool) {
         let Some(index) = self.index(&label) else { return };
         for (_, value) in values(text) {
             if !open(value) {
                 self.put(value, index);
             }
         }
-        let words: Vec<u64> = word_hashes(text).into_iter().map(|(_, h)| h).collect();
+        let words = text.hashes();
         for phrase in phrases::<PHRASE>(&words).take(PHRASES_MAX) {
             self.put(phrase, index);
         }
@@ -88,11 +89,11 @@ impl Labels {
     }
 
     /// What the user asked for is no longer unlocated.
-    pub(crate) fn lift(&mut self, text: &str) {
+    pub(crate) fn lift(&mut self, text: &Scanned<'_>) {
         if self.values.is_empty() {
             return;
         }
-        let words: Vec<u64> = word_hashes(text).into_iter().map(|(_, h)| h).collect();
+        let words = text.hashes();
         let all = values(text).into_iter().map(|(_, v)| v).chain(phrases::<PHRASE>(&words));
         for value in all {
             let label = self.values.get(&value).and_then(|i| self.labels.get(usize::from(*i)));
@@ -117,7 +118,7 @@ impl Labels {
         }
         if self.labels.len() >= LABELS_MAX {
             // The last label of the same kind stands for the rest; only its explanation is less exact.
-            let same = self.labels.iter().rposition(|l| l.why == label.why);
+            let same = self.labels.iter().rposition(|l| l.why == label.why && l.server == label.server);
             self.full |= same.is_none();
             return same.and_then(|at| u16::try_from(at).ok());
         }
@@ -143,55 +144,69 @@ impl Labels {
         }
     }
 
-    /// The labelled values that a text carries, of those that `counts`.
+    /// The labelled values that a text carries, of those that `counts`; what is `mine` is the user's own.
     pub(crate) fn carried<'a>(
         &'a self,
-        text: &str,
+        text: &Scanned<'_>,
         mine: impl Fn(&str) -> bool,
         counts: impl Fn(&Label) -> bool,
     ) -> Vec<Carried<'a>> {
-        let mut found: Vec<Carried<'a>> = Vec::new();
-        if self.values.is_empty() && !self.full {
+        let mut found = Vec::new();
+        if !self.any() {
             return found;
         }
-        let decoded = decoded(text);
-        for text in std::iter::once(text).chain(decoded.iter().map(String::as_str)) {
-            for (piece, value) in values(text).into_iter().chain(put_together(text)).chain(whole(text)) {
-                let label = self.values.get(&value).and_then(|i| self.labels.get(usize::from(*i)));
-                if let Some(label) = label.filter(|l| counts(l)).filter(|_| !mine(&piece)) {
-                    found.push(Carried { label: Some(label), shown: piece });
-                }
-            }
-            self.copied(text, &mine, &counts, &mut found);
+        self.carried_plainly(text, &mine, &counts, &mut found);
+        for decoded in decoded(text.text) {
+            self.carried_plainly(&Scanned::new(&decoded), &mine, &counts, &mut found);
         }
-        if found.is_empty() && self.full && words_at(text).any(|(_, w)| !mine(w)) {
-            found.push(Carried { label: None, shown: text.to_owned() });
+        if found.is_empty() && self.full && words_at(text.text).any(|(_, w)| !mine(w)) {
+            found.push(Carried { label: None, shown: text.text.to_owned() });
         }
         found
     }
 
-    fn copied<'a>(
+    fn carried_plainly<'a>(
         &'a self,
-        text: &str,
-        mine: impl Fn(&str) -> bool,
-        counts: impl Fn(&Label) -> bool,
+        text: &Scanned<'_>,
+        mine: &impl Fn(&str) -> bool,
+        counts: &impl Fn(&Label) -> bool,
         found: &mut Vec<Carried<'a>>,
     ) {
-        let words = word_hashes(text);
-        let hashes: Vec<u64> = words.iter().map(|(_, h)| *h).collect();
+        let mut look = |shown: &str, value: u64| {
+            let label = self.values.get(&value).and_then(|i| self.labels.get(usize::from(*i)));
+            if let Some(label) = label.filter(|l| counts(l)).filter(|_| !mine(shown)) {
+                found.push(Carried { label: Some(label), shown: shown.to_owned() });
+            }
+        };
+        values(text).into_iter().for_each(|(shown, value)| look(shown, value));
+        put_together(text.text).iter().for_each(|(shown, value)| look(shown, *value));
+        let short = text.text.trim();
+        if (4..=128).contains(&short.len()) {
+            look(short, hash(&folded(short)));
+        }
+        spans(text.text, &mut look);
+        self.copied(text, mine, counts, found);
+    }
+
+    fn copied<'a>(
+        &'a self,
+        text: &Scanned<'_>,
+        mine: &impl Fn(&str) -> bool,
+        counts: &impl Fn(&Label) -> bool,
+        found: &mut Vec<Carried<'a>>,
+    ) {
         let mut runs: HashMap<u16, (usize, usize)> = HashMap::new();
-        for (i, phrase) in phrases::<PHRASE>(&hashes).enumerate() {
+        for (i, phrase) in phrases::<PHRASE>(&text.hashes()).enumerate() {
             if let Some(label) = self.values.get(&phrase) {
-                let entry = runs.entry(*label).or_insert((0, i));
-                entry.0 += 1;
+                runs.entry(*label).or_insert((0, i)).0 += 1;
             }
         }
         for (index, (count, first)) in runs {
             let Some(label) = self.labels.get(usize::from(index)).filter(|l| counts(l)) else { continue };
             let needed = if label.why == Why::Unlocated { COPIED } else { 1 };
-            let start = words.get(first).map_or(0, |w| w.0);
-            let end = words.get(first + PHRASE).map_or(text.len(), |w| w.0);
-            let piece = text.get(start..end).unwrap_or_default().trim();
+            let start = text.words.get(first).map_or(0, |w| w.0);
+            let end = text.words.get(first + PHRASE).map_or(text.text.len(), |w| w.0);
+            let piece = text.text.get(start..end).unwrap_or_default().trim();
             if count >= needed && !mine(piece) {
                 found.push(Carried { label: Some(label), shown: piece.to_owned() });
             }
@@ -206,15 +221,11 @@ impl Labels {
 
 /// The values of a text that say something by themselves: words with digits, long words that are no prose,
 /// addresses and links.
-fn values(text: &str) -> Vec<(String, u64)> {
-    let mut found: Vec<(String, u64)> = Vec::new();
-    for (_, word) in words_at(text) {
-        if says_something(word) {
-            found.push((word.to_owned(), hash(&folded(word))));
-        }
-    }
-    let places = targets(text).into_iter().filter(|t| !t.order);
-    found.extend(places.map(|Target { name, .. }| (name.clone(), hash(&name))));
+fn values<'a>(text: &'a Scanned<'_>) -> Vec<(&'a str, u64)> {
+    let words = words_at(text.text).filter(|(_, word)| says_something(word));
+    let mut found: Vec<(&str, u64)> = words.map(|(_, word)| (word, hash(&folded(word)))).collect();
+    let places = text.targets.iter().filter(|t| !t.order);
+    found.extend(places.map(|t| (t.name.as_str(), hash(&t.name))));
     found
 }
 
@@ -238,55 +249,69 @@ fn forms(value: &str) -> Vec<u64> {
     forms
 }
 
-/// A short text as one value.
-fn whole(text: &str) -> Option<(String, u64)> {
-    let text = text.trim();
-    (4..=128).contains(&text.len()).then(|| (text.to_owned(), hash(&folded(text))))
+/// Looks at each word, and at two or three words next to each other, as values that may carry a label.
+fn spans(text: &str, look: &mut impl FnMut(&str, u64)) {
+    let words: Vec<(usize, &str)> = words_at(text).collect();
+    let mut buffer = String::new();
+    for (i, (start, _)) in words.iter().enumerate() {
+        let mut joined = Hash::default();
+        for (n, (at, word)) in words.iter().skip(i).take(3).enumerate() {
+            joined.word(word, &mut buffer);
+            if n > 0 || word.len() >= 4 {
+                look(text.get(*start..at + word.len()).unwrap_or_default(), joined.finish());
+            }
+        }
+    }
 }
 
-/// Pieces that were taken apart: `4 6 3 8 2 0`, `463-820`, `four six three`, `hunter 2`.
+/// Pieces that were taken apart: `4 6 3 8 2 0`, `46 38 20`, `four six three`.
 fn put_together(text: &str) -> Vec<(String, u64)> {
-    const DIGITS: &[&str] = &["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
     let mut found = Vec::new();
-    let mut joined = String::new();
-    let mut pieces = 0;
-    let mut before = String::new();
-    for (_, word) in words_at(text).map(|(at, w)| (at, folded(w))).chain([(0, String::from("\n"))]) {
-        let digit = DIGITS.iter().position(|d| *d == word).map(|d| d.to_string());
-        let small = digit.is_some()
-            || word.chars().count() == 1 && word != "\n"
-            || word.bytes().all(|b| b.is_ascii_digit()) && word != "\n";
-        if small {
-            joined.push_str(digit.as_deref().unwrap_or(&word));
+    let (mut joined, mut pieces) = (String::new(), 0);
+    for word in words_at(text).map(|(_, w)| Some(w)).chain([None]) {
+        let small = word.and_then(small);
+        if let Some(small) = &small {
+            joined.push_str(small);
             pieces += 1;
         }
-        if !small || joined.len() > 64 {
+        if small.is_none() || joined.len() > 64 {
             if pieces > 1 && joined.len() >= 4 {
-                found.push((joined.clone(), hash(&joined)));
+                let key = hash(&joined);
+                found.push((std::mem::take(&mut joined), key));
             }
             joined.clear();
             pieces = 0;
         }
-        if !before.is_empty() && before.len() + word.len() <= 64 && (has_digit(&before) || has_digit(&word)) {
-            let pair = format!("{before}{word}");
-            let key = hash(&pair);
-            found.push((pair, key));
-        }
-        before = word;
     }
     found
 }
 
-fn has_digit(word: &str) -> bool {
-    word.bytes().any(|b| b.is_ascii_digit())
+/// A digit in letters, a number or a single character: what longer values are taken apart into.
+fn small(word: &str) -> Option<String> {
+    const DIGITS: &[&str] = &["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
+    if word.len() > 24
+        || word.bytes().all(|b| b.is_ascii_alphabetic())
+            && !(word.len() == 1 || (3..=5).contains(&word.len()))
+    {
+        return None;
+    }
+    let word = folded(word);
+    if let Some(digit) = DIGITS.iter().position(|d| *d == word) {
+        return Some(digit.to_string());
+    }
+    let number = !word.is_empty() && word.bytes().all(|b| b.is_ascii_digit());
+    (number || word.chars().count() == 1).then_some(word)
 }
 
 /// What base64 and hex in a text stand for, if that is text.
 fn decoded(text: &str) -> Vec<String> {
-    let pieces = text
-        .split(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '-' | '_')))
-        .filter(|p| p.len() >= 6);
-    pieces.filter_map(|p| hex(p).or_else(|| base64(p))).collect()
+    let pieces = text.split(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '-' | '_')));
+    // Prose has neither digits nor capitals within its words.
+    let coded = |p: &&str| {
+        let inner = p.bytes().skip(1);
+        p.len() >= 6 && inner.clone().any(|b| b.is_ascii_digit() || b.is_ascii_uppercase())
+    };
+    pieces.filter(coded).filter_map(|p| hex(p).or_else(|| base64(p))).collect()
 }
 
 fn hex(piece: &str) -> Option<String> {
@@ -329,167 +354,6 @@ fn printable(bytes: Vec<u8>) -> Option<String> {
     (text.len() >= 4 && text.chars().all(|c| !c.is_control() || c.is_whitespace())).then_some(text)
 }
 
-/// Words by which credentials stand; with those of the second kind only in doubt.
-const STRONG: &[&str] = &[
-    "password",
-    "passcode",
-    "passphrase",
-    "pin",
-    "otp",
-    "secret",
-    "cvv",
-    "cvc",
-    "ssn",
-    "apikey",
-    "api_key",
-    "credential",
-    "credentials",
-    "passwd",
-    "pwd",
-    "mnemonic",
-    "token",
-    "2fa",
-    "mfa",
-];
-const WEAK: &[&str] = &["code", "key", "iban", "account", "card", "seed", "login"];
-/// Words that make a weak one strong.
-const MAKES_STRONG: &[&str] = &[
-    "security",
-    "verification",
-    "access",
-    "recovery",
-    "login",
-    "api",
-    "private",
-    "secret",
-    "confirmation",
-    "backup",
-    "auth",
-    "authentication",
-    "signing",
-    "activation",
-    "reset",
-    "master",
-    "one",
-    "time",
-    "door",
-    "alarm",
-    "vault",
-];
-
-/// A value that looks like a credential.
-pub(crate) struct Credential<'t> {
-    pub(crate) value: &'t str,
-    pub(crate) word: &'t str,
-    pub(crate) strong: bool,
-}
-
-/// The values of a text that look like credentials: a word with a digit near a word such as `code`, whatever
-/// stands after `password:`, and tokens that tell by their first letters.
-pub(crate) fn credentials(text: &str) -> Vec<Credential<'_>> {
-    let pieces: Vec<(usize, &str)> = pieces(text).collect();
-    let lower: Vec<String> =
-        pieces.iter().map(|(_, w)| w.trim_matches(|c: char| !c.is_alphanumeric()).to_lowercase()).collect();
-    let mut found = Vec::new();
-    for (i, (_, piece)) in pieces.iter().enumerate() {
-        let value = piece.trim_matches(|c: char| {
-            matches!(
-                c,
-                '.' | ','
-                    | ';'
-                    | ':'
-                    | '!'
-                    | '?'
-                    | '"'
-                    | '\''
-                    | '('
-                    | ')'
-                    | '`'
-                    | '*'
-                    | '<'
-                    | '>'
-                    | '['
-                    | ']'
-                    | '{'
-                    | '}'
-            )
-        });
-        if ["sk-", "ghp_", "gho_", "akia", "xoxb-", "xoxp-", "eyj", "glpat-"]
-            .iter()
-            .any(|p| value.to_lowercase().starts_with(p))
-            && value.len() >= 16
-        {
-            found.push(Credential { value, word: "token", strong: true });
-            continue;
-        }
-        let Some((at, word, strong)) = word_near(&lower, i) else { continue };
-        if secret_shaped(value)
-            || (strong
-                && follows_directly(&pieces, &lower, at, i)
-                && value.len() >= 4
-                && !is_stop(&value.to_lowercase()))
-        {
-            found.push(Credential { value, word, strong });
-        }
-    }
-    found
-}
-
-fn pieces(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    let base = text.as_ptr() as usize;
-    text.split(|c: char| c.is_whitespace() || matches!(c, '=' | '"' | '|'))
-        .flat_map(|p| match p.split_once(':') {
-            Some((a, b)) if !b.is_empty() && !b.starts_with('/') => [a, b],
-            _ => [p, ""],
-        })
-        .filter(|p| !p.is_empty())
-        .map(move |p| (p.as_ptr() as usize - base, p))
-}
-
-/// The nearest word that speaks of a credential: up to six words before a value, or two after it.
-fn word_near(lower: &[String], i: usize) -> Option<(usize, &'static str, bool)> {
-    let before = (i.saturating_sub(6)..i).rev();
-    for at in before.chain(i + 1..(i + 3).min(lower.len())) {
-        let Some(word) = lower.get(at) else { continue };
-        let singular = word.strip_suffix('s').unwrap_or(word);
-        if let Some(strong) = STRONG.iter().find(|s| **s == word.as_str() || **s == singular) {
-            return Some((at, strong, true));
-        }
-        if let Some(weak) = WEAK.iter().find(|s| **s == word.as_str() || **s == singular) {
-            let made = at
-                .checked_sub(1)
-                .and_then(|b| lower.get(b))
-                .is_some_and(|w| MAKES_STRONG.contains(&w.as_str()));
-            return Some((at, weak, made));
-        }
-    }
-    None
-}
-
-/// A word of letters and digits, or of digits alone, that is no date, time, amount or file.
-fn secret_shaped(value: &str) -> bool {
-    let digits = value.bytes().filter(u8::is_ascii_digit).count();
-    let plain = value.chars().all(|c| {
-        c.is_alphanumeric() || matches!(c, '-' | '_' | '#' | '!' | '$' | '%' | '&' | '@' | '*' | '+' | '^')
-    });
-    let date = crate::dates::years(value).len() == 1 && (value.len() == 4 || value.len() == 10);
-    (4..=128).contains(&value.len()) && plain && digits >= 1 && !date && !value.contains('@')
-}
-
-/// Whether a value stands right after the word, or after it and `is`.
-fn follows_directly(pieces: &[(usize, &str)], lower: &[String], at: usize, i: usize) -> bool {
-    if at >= i {
-        return false;
-    }
-    let marked = pieces.get(at).is_some_and(|(_, w)| w.ends_with([':', '=']));
-    let between = lower.get(at + 1..i).unwrap_or_default();
-    match between {
-        [] => marked,
-        [word] => matches!(word.as_str(), "is" | "to" | "was" | "" | "be"),
-        _ => false,
-    }
-}
-
 /// Whether the user's words speak of a credential by this word.
 pub(crate) fn same_word(a: &str, b: &str) -> bool {
     stem(a) == stem(b)
@@ -524,24 +388,6 @@ mod tests {
     }
 
     #[test]
-    fn credentials_are_known_by_their_neighbours() {
-        fn found(text: &str) -> Vec<&str> {
-            credentials(text).into_iter().map(|c| c.value).collect()
-        }
-        for (text, expected) in [
-            ("Your security code is 463820.", vec!["463820"]),
-            ("password: hunter", vec!["hunter"]),
-            ("The password is correcthorse", vec!["correcthorse"]),
-            ("PIN 1234", vec!["1234"]),
-            ("Reset your password by Friday", vec![]),
-            ("Meet at 10:30 on 2024-05-15 in room 12", vec![]),
-            ("use AKIAIOSFODNN7EXAMPLE", vec!["AKIAIOSFODNN7EXAMPLE"]),
-        ] {
-            assert_eq!(found(text), expected, "{text}");
-        }
-    }
-
-    #[test]
     fn a_labelled_value_is_found_in_every_dress() {
         let mut labels = Labels::default();
         labels.add_value(label(Why::Credential { word: "code".into(), strong: true }), "463820");
@@ -556,9 +402,9 @@ mod tests {
             "four six three eight two zero",
             "４６３８２０",
         ] {
-            assert_eq!(labels.carried(text, |_| false, |_| true).len().min(1), 1, "{text}");
+            assert_eq!(labels.carried(&Scanned::new(text), |_| false, |_| true).len().min(1), 1, "{text}");
         }
-        assert!(labels.carried("463821 and 46 and 3820", |_| false, |_| true).is_empty());
+        assert!(labels.carried(&Scanned::new("463821 and 46 and 3820"), |_| false, |_| true).is_empty());
     }
 
     #[test]
@@ -566,20 +412,28 @@ mod tests {
         let mut labels = Labels::default();
         labels.add_text(
             label(Why::Unlocated),
-            "We will merge with Initech in autumn and close the office in Graz.",
+            &Scanned::new("We will merge with Initech in autumn and close the office in Graz."),
             |_| false,
         );
-        assert!(!labels.carried("FYI: we will merge with Initech in autumn", |_| false, |_| true).is_empty());
-        assert!(labels.carried("We will merge the branches", |_| false, |_| true).is_empty());
-        labels.lift("We will merge with Initech in autumn and close the office in Graz.");
-        assert!(labels.carried("we will merge with Initech in autumn", |_| false, |_| true).is_empty());
+        assert!(
+            !labels
+                .carried(&Scanned::new("FYI: we will merge with Initech in autumn"), |_| false, |_| true)
+                .is_empty()
+        );
+        assert!(labels.carried(&Scanned::new("We will merge the branches"), |_| false, |_| true).is_empty());
+        labels.lift(&Scanned::new("We will merge with Initech in autumn and close the office in Graz."));
+        assert!(
+            labels
+                .carried(&Scanned::new("we will merge with Initech in autumn"), |_| false, |_| true)
+                .is_empty()
+        );
     }
 
     #[test]
     fn full_labels_let_nothing_of_the_agents_own_leave() {
         let mut labels = Labels::default();
         labels.overflow();
-        assert!(!labels.carried("anything", |_| false, |_| true).is_empty());
-        assert!(labels.carried("mine", |w| w == "mine", |_| true).is_empty());
+        assert!(!labels.carried(&Scanned::new("anything"), |_| false, |_| true).is_empty());
+        assert!(labels.carried(&Scanned::new("mine"), |w| w == "mine", |_| true).is_empty());
     }
 }

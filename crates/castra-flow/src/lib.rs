@@ -7,6 +7,7 @@
 //! decision: those belong to policy. A [`Manifest`] says what a server's catalogue cannot.
 
 mod active;
+mod credentials;
 mod dates;
 mod intent;
 mod json;
@@ -20,6 +21,7 @@ mod mark;
 mod prompt;
 mod records;
 mod run;
+mod scanned;
 mod seen;
 mod text;
 mod tool;

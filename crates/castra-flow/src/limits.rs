@@ -2,9 +2,9 @@
 //! not trusted, and values that are nowhere to be found count as seen in untrusted text.
 
 /// Bytes of what users said that are kept; later words of a user found and ask for nothing.
-pub(crate) const PROMPT_BYTES_MAX: usize = 64 << 10;
+pub(crate) const PROMPT_BYTES_MAX: usize = 32 << 10;
 /// Bytes of trusted values that are kept, their bookkeeping included.
-pub(crate) const TRUSTED_BYTES_MAX: usize = 320 << 10;
+pub(crate) const TRUSTED_BYTES_MAX: usize = 256 << 10;
 /// Bytes of values that a server vouches for; the rest counts as written by strangers.
 pub(crate) const ATTESTED_BYTES_MAX: usize = 96 << 10;
 /// Numbers that may bound an argument.
@@ -13,7 +13,7 @@ pub(crate) const AMOUNTS_MAX: usize = 1024;
 /// that is when a hash table doubles.
 pub(crate) const SEEN_MAX: usize = 28 << 10;
 /// Bytes of untrusted text that are kept for excerpts and for recognising it in what users paste.
-pub(crate) const TEXT_BYTES_MAX: usize = 384 << 10;
+pub(crate) const TEXT_BYTES_MAX: usize = 160 << 10;
 /// Bytes of one text that are kept for excerpts.
 pub(crate) const TEXT_EACH_MAX: usize = 16 << 10;
 /// Different values and phrases that carry a confidentiality label.
@@ -21,7 +21,7 @@ pub(crate) const LABELLED_MAX: usize = 14 << 10;
 /// Different labels.
 pub(crate) const LABELS_MAX: usize = 256;
 /// Sources (a result, a message) whose name and record are kept.
-pub(crate) const SOURCES_MAX: usize = 4096;
+pub(crate) const SOURCES_MAX: usize = 2048;
 /// Bytes of text of one result that are looked at.
 pub(crate) const RESULT_BYTES_MAX: usize = 1 << 20;
 /// Leaves of one result, or of the arguments of one call, that are looked at.

@@ -222,7 +222,7 @@ impl Prompt {
 
     pub(crate) fn size(&self) -> usize {
         // Each word stands in the list, in the index and as a stem.
-        self.said.bytes * 3 + self.words.len() * 64 + self.positions.len() * 96 + self.clauses.len() * 64
+        self.said.bytes * 3 + self.words.len() * 40 + self.positions.len() * 96 + self.clauses.len() * 64
     }
 }
 
@@ -326,6 +326,12 @@ const LABELS: &[&str] = &[
 const BEFORE_YEAR: &[&str] =
     &["in", "since", "year", "until", "from", "during", "for", "by", "before", "after"];
 
+/// Words after which `of` is followed by an amount.
+const SUMS: &[&str] = &[
+    "amount", "sum", "payment", "total", "rent", "price", "refund", "transfer", "fee", "deposit", "value",
+    "cost", "maximum", "limit", "order", "debt", "salary",
+];
+
 /// Whether a number of the prompt may be an amount: not a count of something, a year, a day, a label, a part of an
 /// address, a percentage or the number of a step.
 fn is_amount(text: &str, number: &Number) -> bool {
@@ -358,7 +364,14 @@ fn is_amount(text: &str, number: &Number) -> bool {
         return false;
     }
     let year = whole && (1900.0..2200.0).contains(&number.value);
-    if year && (BEFORE_YEAR.contains(&previous.as_str()) || before.trim_end().ends_with(',')) {
+    let of_a_time = previous == "of"
+        && !words(tail(before, 48))
+            .collect::<Vec<_>>()
+            .iter()
+            .rev()
+            .nth(1)
+            .is_some_and(|w| SUMS.contains(&w.to_lowercase().as_str()));
+    if year && (of_a_time || BEFORE_YEAR.contains(&previous.as_str()) || before.trim_end().ends_with(',')) {
         return false;
     }
     let state = words(tail(before, 48))

@@ -18,6 +18,7 @@ use crate::{
     mark::{kept_marks, marks},
     prompt::{Prompt, divide},
     records::{Lesson, learn},
+    scanned::Scanned,
     seen::Seen,
     text::{hash, is_stop, words},
 };
@@ -249,10 +250,11 @@ impl Run {
         let text = as_text(&leaves);
         if returned.is_error {
             if !trusted {
-                self.seen.add(source, &text);
+                self.seen.add(source, &Scanned::new(&text));
             }
             return;
         }
+        let text = Scanned::new(&text);
         self.label(tool, source, located, &leaves, &text);
         self.learn(&Heard { tool, arguments, source, value, leaves: &leaves, trusted }, stored);
         if !trusted {
@@ -295,7 +297,7 @@ impl Run {
             }
             if marked(&text) {
                 self.tainted = true;
-                self.seen.add(source, &text);
+                self.seen.add(source, &Scanned::new(&text));
                 continue;
             }
             if !tool.reads() || !tool.manifest.keys.is_empty() {
@@ -314,7 +316,14 @@ impl Run {
     }
 
     /// Labels what a result holds.
-    fn label(&mut self, tool: &Tool<'_>, source: u32, located: bool, leaves: &[Leaf<'_>], text: &str) {
+    fn label(
+        &mut self,
+        tool: &Tool<'_>,
+        source: u32,
+        located: bool,
+        leaves: &[Leaf<'_>],
+        text: &Scanned<'_>,
+    ) {
         let server = tool.server().to_owned();
         let label = |why| Label { why, source, server: server.clone() };
         if let Some((places, fields)) = declared(tool) {
@@ -327,7 +336,7 @@ impl Run {
                     continue;
                 }
                 let prompt = &self.prompt;
-                self.labels.add_text(secret.clone(), &value, |_| prompt.wrote(&value));
+                self.labels.add_text(secret.clone(), &Scanned::new(&value), |_| prompt.wrote(&value));
                 if value.chars().count() >= 4 && words(&value).count() <= 6 {
                     self.labels.add_value(secret.clone(), &value);
                 }
@@ -339,7 +348,13 @@ impl Run {
             self.labels.add_text(label(Why::Unlocated), text, |word| seen.in_located(word));
         }
         let prompt = &self.prompt;
-        self.labels.add_credentials(text, source, tool.server(), |value| prompt.wrote(value), &self.seen);
+        self.labels.add_credentials(
+            text.text,
+            source,
+            tool.server(),
+            |value| prompt.wrote(value),
+            &self.seen,
+        );
     }
 
     /// Whether the user asked for what a read returns: every text among its arguments is the user's or comes from
@@ -406,7 +421,7 @@ impl Run {
         }
         let prompt = &self.prompt;
         self.labels.add_credentials(text, index, source, |value| prompt.wrote(value), &self.seen);
-        self.seen.add(index, text);
+        self.seen.add(index, &Scanned::new(text));
     }
 
     pub(crate) fn labels_stand(&self) -> bool {
@@ -452,13 +467,24 @@ impl Run {
             .collect()
     }
 
-    fn gave(&self, target: &Target, text: &str) -> bool {
+    /// Whether a trusted source gave a value as it is.
+    pub(crate) fn exact(&self, text: &str) -> bool {
+        self.prompt.wrote(text) || self.known.exact(text).is_some() || self.known.named(text)
+    }
+
+    /// Whether a trusted source gave a link, an address, an order that stands in this text.
+    pub(crate) fn gave(&self, target: &Target, text: &str) -> bool {
+        if target.order {
+            return self.prompt.within(&target.name);
+        }
         let raw = text.get(target.place.clone()).unwrap_or_default();
-        self.prompt.wrote(raw)
-            || !target.deceptive
-                && (self.prompt.has_target(&target.name)
-                    || self.known.exact(&target.name).is_some()
-                    || self.known.named(&target.name))
+        let raw = raw.trim_matches(|c: char| ".,;:!?()".contains(c));
+        let known = || {
+            self.prompt.has_target(&target.name)
+                || self.known.exact(&target.name).is_some()
+                || self.known.named(&target.name)
+        };
+        self.exact(raw) || (!target.deceptive && known())
     }
 
     /// Bytes of memory that the run holds, about.

@@ -42,10 +42,38 @@ pub(crate) fn hash(text: &str) -> u64 {
 }
 
 fn hash_bytes(bytes: &[u8]) -> u64 {
-    let fnv = bytes
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0000_0100_0000_01b3));
-    mixed(fnv)
+    let mut hash = Hash::default();
+    hash.bytes(bytes);
+    hash.finish()
+}
+
+/// A hash that grows: the hash of words in a row is that of their letters without anything between.
+pub(crate) struct Hash(u64);
+
+impl Default for Hash {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Hash {
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.0 = bytes.iter().fold(self.0, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0000_0100_0000_01b3));
+    }
+
+    /// Appends a word as a person reads it.
+    pub(crate) fn word(&mut self, word: &str, buffer: &mut String) {
+        if word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()) {
+            return self.bytes(word.as_bytes());
+        }
+        buffer.clear();
+        word.chars().for_each(|c| fold_char(c, buffer));
+        self.bytes(buffer.as_bytes());
+    }
+
+    pub(crate) fn finish(&self) -> u64 {
+        mixed(self.0)
+    }
 }
 
 /// Spreads the bits of a hash.
