@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use castra_core::{Digest, Effect, RefusalCode, ResourceRef, ServerName};
+use castra_flow::ToolManifest;
 use castra_ledger::EventKind;
 use castra_policy::{CatalogueServer, CatalogueTool};
 use castra_protocol::mcp::{
@@ -55,20 +56,13 @@ const PAGES_MAX: usize = 200;
 /// Claims that one record names.
 const NAMED_MAX: usize = 5;
 
-/// What an operator's manifest says of a tool; it goes over what the server says of itself.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ToolOverride {
-    /// What the tool does.
-    pub effect: Option<Effect>,
-    /// Whether it reaches outside.
-    pub external: Option<bool>,
-}
-
 /// What the gate knows of one tool.
 #[derive(Debug, Clone)]
 pub(crate) struct ToolFacts {
     pub(crate) effect: Effect,
     pub(crate) external: bool,
+    /// What the operator's manifest says of it; it goes over what the server says of itself.
+    pub(crate) manifest: Option<Arc<ToolManifest>>,
     /// Which arguments the definition mirrors into headers; `None` where there is no valid definition.
     pub(crate) params: Option<Arc<ParamHeaders>>,
     /// What is believed of the server's word, whatever the manifest says.
@@ -81,6 +75,52 @@ pub(crate) struct ToolFacts {
 }
 
 impl ToolFacts {
+    /// A tool of which nobody has said anything.
+    pub(crate) fn unknown() -> Arc<Self> {
+        Arc::new(Self::new(None, Word::UNKNOWN, Listed::nothing()))
+    }
+
+    /// A tool of which only the operator has said something.
+    pub(crate) fn of_manifest(manifest: Arc<ToolManifest>) -> Arc<Self> {
+        Arc::new(Self::new(Some(manifest), Word::UNKNOWN, Listed::nothing()))
+    }
+
+    /// What the manifest says, else what is believed of the server's word.
+    fn new(manifest: Option<Arc<ToolManifest>>, word: Word, listed: Listed) -> Self {
+        let said = manifest.as_deref();
+        Self {
+            effect: said.and_then(|s| s.effect).unwrap_or(word.effect),
+            external: said.and_then(|s| s.external).unwrap_or(word.external),
+            manifest,
+            params: listed.params,
+            word,
+            disbelieved: 0,
+            definition: listed.definition,
+            kept_bytes: listed.kept_bytes,
+        }
+    }
+
+    /// Whether the operator's manifest describes it.
+    pub(crate) fn described(&self) -> bool {
+        self.manifest.is_some()
+    }
+
+    /// The schema of its arguments, where it has one that is kept.
+    pub(crate) fn schema(&self) -> Option<&serde_json::Value> {
+        match &self.definition {
+            Definition::Schema(schema) => Some(schema).filter(|schema| schema.is_object()),
+            Definition::Digest(_) => None,
+        }
+    }
+
+    /// The names of its arguments, sorted.
+    pub(crate) fn argument_names(&self) -> Option<Vec<&str>> {
+        let properties = self.schema()?.get("properties").and_then(serde_json::Value::as_object);
+        let mut names: Vec<&str> = properties.into_iter().flatten().map(|(name, _)| name.as_str()).collect();
+        names.sort_unstable();
+        Some(names)
+    }
+
     fn differs(&self, before: &Self) -> bool {
         (self.effect, self.external, self.word) != (before.effect, before.external, before.word)
             || self.definition != before.definition
@@ -162,7 +202,7 @@ struct Problem {
 pub(crate) struct Server {
     name: ServerName,
     upstream: Arc<Upstream>,
-    overrides: HashMap<String, ToolOverride>,
+    manifest: HashMap<String, Arc<ToolManifest>>,
     allow: AllowedAsks,
     fingerprint: u64,
     tools: ArcSwap<ToolTable>,
@@ -183,7 +223,7 @@ impl Server {
         let deps = Deps { client: parts.client, limits: gate.limits.clone(), random: Arc::new(random_u64) };
         let server = Self {
             upstream: Upstream::new(parts.config, deps),
-            overrides: parts.tools,
+            manifest: parts.tools.into_iter().map(|(name, said)| (name, Arc::new(said))).collect(),
             allow: parts.allow,
             fingerprint: parts.fingerprint,
             tools: ArcSwap::default(),
@@ -306,16 +346,7 @@ impl Server {
 
     /// What the manifest says, else what is believed of the server's word.
     fn facts(&self, name: &str, word: Word, listed: Listed) -> ToolFacts {
-        let said = self.overrides.get(name);
-        ToolFacts {
-            effect: said.and_then(|s| s.effect).unwrap_or(word.effect),
-            external: said.and_then(|s| s.external).unwrap_or(word.external),
-            params: listed.params,
-            word,
-            disbelieved: 0,
-            definition: listed.definition,
-            kept_bytes: listed.kept_bytes,
-        }
+        ToolFacts::new(self.manifest.get(name).cloned(), word, listed)
     }
 
     /// Asks the server for its tools, as the gate itself. `None`: it could not be reached;
@@ -481,12 +512,13 @@ impl Server {
     /// A tool that says it became more harmless is not believed. Where the manifest speaks, the
     /// claim does not matter.
     fn doubt(&self, tool: &str, believed: Word, claimed: Word) -> Option<String> {
-        let said = self.overrides.get(tool).cloned().unwrap_or_default();
-        if said.effect.is_none() && claimed.effect != believed.effect {
+        let said = self.manifest.get(tool).map(|said| (said.effect, said.external));
+        let (effect, external) = said.unwrap_or_default();
+        if effect.is_none() && claimed.effect != believed.effect {
             let (now, was) = (claimed.effect.as_str(), believed.effect.as_str());
             return Some(format!("tool {tool} now claims the effect {now}, was {was}"));
         }
-        (said.external.is_none() && claimed.external != believed.external)
+        (external.is_none() && claimed.external != believed.external)
             .then(|| format!("tool {tool} now claims to reach nothing outside"))
     }
 

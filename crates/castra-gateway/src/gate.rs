@@ -12,6 +12,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use castra_core::{AgentName, Limits, PolicyMode, Refusal, ServerName, StreamMode, Timestamp};
+use castra_flow::ToolManifest;
 use castra_identity::{CredentialTable, IdentityCache, Issuer, Minter, NameRule, ResourceServer, SiteRules};
 use castra_inspect::Inspector;
 use castra_ledger::EventKind;
@@ -25,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     a2a::{PeerParts, PeerStatus, Peers},
     budget::Budgets,
-    catalogue::{Server, ToolOverride, random_u64},
+    catalogue::{Server, ToolFacts, random_u64},
     in_flight::InFlight,
     inspect::Inspection,
     listen::Connection,
@@ -33,6 +34,7 @@ use crate::{
     metrics::{Metrics, Page},
     model::{ModelParts, Routes},
     record::Recorder,
+    run::{FlowSettings, Runs},
     standing::Standings,
     upstream::UpstreamConfig,
 };
@@ -42,6 +44,9 @@ const IDENTITIES_MAX: usize = 16_384;
 
 /// How often sessions, links and parked calls are looked through for what is past its time.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
+
+/// How often runs are looked through for what should be written.
+const KEEPING_RUNS: Duration = Duration::from_millis(250);
 
 /// What a gate is made of.
 pub struct GateParts {
@@ -86,7 +91,9 @@ pub struct GateParts {
     /// Which of their versions serve.
     pub promotions: Promotions,
     /// What is said of agents' own tools, which models call and no server has.
-    pub local_tools: HashMap<String, ToolOverride>,
+    pub local_tools: HashMap<String, ToolManifest>,
+    /// How runs are followed.
+    pub flow: FlowSettings,
     /// Whether calls that only read wait for the disk too.
     pub reads_wait: bool,
     /// Payloads above this size are recorded by digest only.
@@ -100,7 +107,7 @@ pub struct ServerParts {
     /// The HTTP client to use.
     pub client: HttpClient,
     /// What its manifest says of tools.
-    pub tools: HashMap<String, ToolOverride>,
+    pub tools: HashMap<String, ToolManifest>,
     /// What it may ask of the client.
     pub allow: AllowedAsks,
     /// Changes when the configuration of this server changes; an unchanged one keeps its connections.
@@ -165,7 +172,8 @@ pub struct Gate {
     pub(crate) routes: SharedRoutes,
     pub(crate) models: Routes,
     pub(crate) peers: Peers,
-    pub(crate) local_tools: ArcSwap<HashMap<String, ToolOverride>>,
+    pub(crate) runs: Arc<Runs>,
+    local_tools: ArcSwap<HashMap<String, Arc<ToolManifest>>>,
     pub(crate) in_flight: Arc<InFlight>,
     /// Ends everything that is still open.
     pub(crate) closing: CancellationToken,
@@ -216,7 +224,8 @@ impl Gate {
             routes: SharedRoutes::default(),
             peers: Peers::new(parts.state.clone(), parts.minter),
             in_flight: InFlight::new(parts.limits.calls_per_agent_max, parts.metrics.clone()),
-            local_tools: ArcSwap::from_pointee(parts.local_tools),
+            local_tools: ArcSwap::from_pointee(shared(parts.local_tools)),
+            runs: Arc::new(Runs::new(parts.state.clone(), parts.flow, parts.clock)),
             limits: parts.limits,
             state: parts.state,
             metrics: parts.metrics,
@@ -252,6 +261,7 @@ impl Gate {
         gate.metrics.source(move |page| budgets.show(page));
         gate.metrics.source(models_of(Arc::downgrade(&gate)));
         tokio::spawn(housekeeping(Arc::downgrade(&gate), gate.closing.clone()));
+        tokio::spawn(keeping_runs(Arc::downgrade(&gate), gate.closing.clone()));
         tokio::spawn(learning(Arc::downgrade(&gate), gate.closing.clone()));
         gate
     }
@@ -351,8 +361,18 @@ impl Gate {
     }
 
     /// Swaps what is said of agents' own tools.
-    pub fn replace_local_tools(&self, tools: HashMap<String, ToolOverride>) {
-        self.local_tools.store(Arc::new(tools));
+    pub fn replace_local_tools(&self, tools: HashMap<String, ToolManifest>) {
+        self.local_tools.store(Arc::new(shared(tools)));
+    }
+
+    /// Swaps how runs are followed; those that are going on keep the coverage that they began with.
+    pub fn replace_flow(&self, settings: FlowSettings) {
+        self.runs.replace(settings);
+    }
+
+    /// What is known of an agent's own tool.
+    pub(crate) fn local_tool(&self, name: &str) -> Arc<ToolFacts> {
+        self.local_tools.load().get(name).cloned().map_or_else(ToolFacts::unknown, ToolFacts::of_manifest)
     }
 
     /// Swaps the servers. One whose fingerprint is unchanged keeps its connections and children.
@@ -497,6 +517,7 @@ impl Gate {
         self.sessions.close_all().await;
         self.links.close_all().await;
         self.parked.drop_all();
+        self.runs.keep_everything().await;
         cut
     }
 
@@ -587,6 +608,23 @@ async fn housekeeping(gate: std::sync::Weak<Gate>, closing: CancellationToken) {
         gate.parked.drop_late();
         gate.standings.expire(gate.now());
     }
+}
+
+/// Writes down what is known of runs when they have been quiet for a moment.
+async fn keeping_runs(gate: std::sync::Weak<Gate>, closing: CancellationToken) {
+    let mut tick = tokio::time::interval(KEEPING_RUNS);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            () = closing.cancelled() => return,
+        }
+        let Some(runs) = gate.upgrade().map(|gate| gate.runs.clone()) else { return };
+        runs.tidy().await;
+    }
+}
+
+fn shared(tools: HashMap<String, ToolManifest>) -> HashMap<String, Arc<ToolManifest>> {
+    tools.into_iter().map(|(name, said)| (name, Arc::new(said))).collect()
 }
 
 /// Sees to it that somebody learns what each server offers, and tells those who follow a server that

@@ -28,6 +28,6 @@ pub mod upstream;
 
 pub use a2a::{CardFacts, CardSource, DelegationCarrier, PeerParts, PeerStatus, look_at_card};
 pub use answer::AnswerBody;
-pub use catalogue::ToolOverride;
 pub use gate::{AllowedAsks, Gate, GateParts, ReadyCheck, ServerParts, ServerStatus};
 pub use listen::Connection;
+pub use run::{Answers, FlowSettings, Prompts};

@@ -6,6 +6,7 @@
 //!  understand  mcp, model::serve       bytes -> Action
 //!  inspect     inspect, model::watch   findings of the request, for policies; what a model may see
 //!  budget      Budgets::reserve        what it may use is set aside
+//!  flow        Runs::judge             what its run has seen, what its arguments are made of
 //!  decide      decide::decide          Action -> Decided
 //!  record      Recorder::intent        Decided -> Recorded -> Permit | Denied
 //!  act         mcp, model::Exchange    needs the Permit; speaks to server or provider
@@ -55,6 +56,7 @@ pub(crate) async fn admit_one(gate: &Gate, action: Action) -> Result<Permit, Sto
 /// which an adapter can act.
 pub(crate) async fn admit(gate: &Gate, action: Action) -> Result<Permit, Stopped> {
     let slot = gate.in_flight.enter(&action.agent.name)?;
+    let action = gate.runs.judge(gate, action).await?;
     let decided = decide(&gate.engine.load(), gate.mode(), action, gate.now(), &gate.metrics);
     match gate.recorder.intent(decided, slot).await? {
         Recorded::Permitted(permit) => Ok(permit),

@@ -26,6 +26,7 @@ use crate::{
     decide::Decided,
     in_flight::Slot,
     metrics::{Decided as Counted, Metrics, Outcome as CountedOutcome},
+    run::Part,
 };
 
 /// Refusals of one agent, or of nobody known, are recorded singly up to this rate; beyond it they are
@@ -109,6 +110,7 @@ impl Recorder {
             operation: action.operation,
             allowed: decided.verdict().decision == Decision::Allow,
             inspect: decided.verdict().inspect,
+            part: action.part.clone(),
             intent: intent.index,
             waits: self.reads_wait || action.effect.changes(),
             started,
@@ -118,6 +120,9 @@ impl Recorder {
         };
         if permit.waits {
             self.durable(intent.index).await?;
+        }
+        if let Some(part) = &permit.part {
+            part.went(action.approval.is_some());
         }
         Ok(Recorded::Permitted(permit))
     }
@@ -285,6 +290,7 @@ pub(crate) struct Permit {
     operation: castra_core::Operation,
     allowed: bool,
     inspect: Option<StreamMode>,
+    part: Option<Arc<Part>>,
     intent: u64,
     waits: bool,
     started: Instant,
@@ -332,12 +338,34 @@ impl Permit {
         self.inspect
     }
 
+    /// The action's part in its run, and the index of its intent.
+    pub(crate) fn part(&self) -> Option<(&Arc<Part>, u64)> {
+        self.part.as_ref().map(|part| (part, self.intent))
+    }
+
+    /// Text came that strangers may have written: an answer, or a question on the way to it. It may leave
+    /// when [`Permit::settle`] has returned, or when the outcome is recorded.
+    pub(crate) fn received(&self, text: &str) {
+        if let Some(part) = &self.part {
+            part.received(text, self.intent);
+        }
+    }
+
+    /// Returns when what the run has learned cannot be lost.
+    pub(crate) async fn settle(&self) -> Result<(), Refusal> {
+        match &self.part {
+            Some(part) => part.settle().await,
+            None => Ok(()),
+        }
+    }
+
     /// Records the outcome; the answer may leave when this returns. Gives the receipt.
     pub(crate) async fn conclude(mut self, ending: &Ending<'_>) -> Result<String, Refusal> {
         let appended = self.outcome(ending)?;
         if self.waits {
             self.recorder.durable(appended.index).await?;
         }
+        self.settle().await?;
         let overhead = self.started.elapsed().saturating_sub(ending.upstream);
         self.recorder.metrics.overhead(overhead);
         Ok(self.recorder.log.receipt_header(&appended).to_string())

@@ -8,6 +8,8 @@ use bytes::Bytes;
 use castra_core::{ActionId, AgentIdentity, Effect, Operation, Protocol, ResourceRef, RunId};
 use serde::Serialize;
 
+use crate::run::Part;
+
 /// One thing that an agent tries, before anybody has said whether it may.
 #[derive(Clone)]
 pub(crate) struct Action {
@@ -34,6 +36,11 @@ pub(crate) struct Action {
     pub(crate) particulars: Particulars,
     /// What flow control knows of it and of its run; none where it does not look.
     pub(crate) flow: Option<castra_flow::Judgement>,
+    /// Its part in its run.
+    pub(crate) part: Option<Arc<Part>>,
+    /// A model asks for it and the call itself will come to the gate: what flow control says, and what a
+    /// person is asked, is left to that.
+    pub(crate) judged_at_call: bool,
     /// A person's word for it, once the path has found one.
     pub(crate) approval: Option<castra_core::Approval>,
 }

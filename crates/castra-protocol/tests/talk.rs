@@ -10,6 +10,7 @@ fn brought(api: Api, body: &Value) -> Vec<String> {
     let request = parse_request(api, &bytes, &ModelLimits::default()).unwrap();
     let line = |brought: Brought<'_>| match brought {
         Brought::User(text) => format!("user: {text}"),
+        Brought::Model => "model".to_owned(),
         Brought::Result(result) => {
             let failed = if result.is_error { "!" } else { "" };
             let (tool, arguments) = (result.tool.unwrap_or_default(), result.arguments.unwrap_or_default());
@@ -40,6 +41,7 @@ fn chat_completions() {
         got,
         [
             "user: pay the bill",
+            "model",
             "read({\"path\":\"bill\"}): a \"bill\"\n",
             "user: and \u{e9}",
             "(): words of a file",
@@ -64,7 +66,7 @@ fn responses() {
             {"type": "mcp_call", "id": "m", "name": "n", "output": "from afar"},
         ]}),
     );
-    assert_eq!(got, ["user: go", "read({}): found", "(): n\nfrom afar"]);
+    assert_eq!(got, ["user: go", "model", "read({}): found", "model", "(): n\nfrom afar"]);
 }
 
 #[test]
@@ -81,7 +83,7 @@ fn messages() {
                 {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "a document"}}]},
         ]}),
     );
-    assert_eq!(got, ["user: go", "!read({\"path\":\"p\"}): no", "user: on", "(): a document"]);
+    assert_eq!(got, ["user: go", "model", "!read({\"path\":\"p\"}): no", "user: on", "(): a document"]);
 }
 
 #[test]

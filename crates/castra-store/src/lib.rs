@@ -16,6 +16,6 @@ pub use error::StoreError;
 pub use folder::{GateLock, KeyFiles, ServerCertificate, StateDir};
 pub use state::{
     AgentDetail, AgentRow, BudgetAmounts, BudgetRow, CertificateRow, CredentialFollower, Enrolment,
-    IssuedToken, PeerCard, PeerRow, PeerThing, PromotionFollower, PromotionKind, PromotionRow, Promotions,
-    SeenCard, SeenTool, Share, State, TokenRow, ToolRow,
+    IssuedToken, KeptRun, PeerCard, PeerRow, PeerThing, PromotionFollower, PromotionKind, PromotionRow,
+    Promotions, RunRow, RunWrite, SeenCard, SeenTool, Share, State, TokenRow, ToolRow,
 };

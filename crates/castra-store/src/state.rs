@@ -13,6 +13,7 @@ mod keys;
 mod models;
 mod operators;
 mod peers;
+mod runs;
 mod schema;
 
 use std::{fs::OpenOptions, io::ErrorKind, os::unix::fs::OpenOptionsExt, path::Path, time::Duration};
@@ -30,6 +31,7 @@ pub use self::{
     models::{PromotionFollower, PromotionKind, PromotionRow, Promotions, Share},
     operators::Enrolment,
     peers::{PeerCard, PeerRow, PeerThing, SeenCard},
+    runs::{KeptRun, RunRow, RunWrite},
 };
 use crate::StoreError;
 

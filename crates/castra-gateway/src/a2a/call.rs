@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use bytes::Bytes;
 use castra_core::{
-    ActionId, AgentIdentity, Operation, PolicyMode, Protocol, Refusal, RefusalCode, ResourceRef, RunId, Step,
+    ActionId, AgentIdentity, Operation, PolicyMode, Protocol, Refusal, RefusalCode, ResourceRef, Step,
 };
 use castra_identity::oauth;
 use castra_net::body::{self, BodyError};
@@ -311,7 +311,7 @@ impl Caller {
             id: ActionId::new(self.gate.now(), random),
             agent: self.agent.clone(),
             source: self.source,
-            run: run::named(&self.headers).or_else(|| RunId::new(request.context.as_deref()?)),
+            run: run::named(&self.headers).or_else(|| run::chosen(request.context.as_deref()?)),
             protocol: Protocol::A2a,
             revision: VERSION,
             modern: true,
@@ -328,6 +328,8 @@ impl Caller {
                 media: request.media,
             },
             flow: None,
+            part: None,
+            judged_at_call: false,
             approval: None,
         })
     }

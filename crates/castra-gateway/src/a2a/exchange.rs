@@ -33,6 +33,7 @@ use super::{
 use crate::{
     answer::{self, AnswerBody, INSPECTION, RECEIPT},
     record::{Ending, Permit},
+    run,
 };
 
 /// The header with the gate's word of who acts, and for whom.
@@ -289,6 +290,7 @@ impl Exchange {
 
     /// Records the outcome of a whole answer and gives it back.
     async fn finish(self, head: &http::response::Parts, body: Bytes, error: bool) -> Response<AnswerBody> {
+        self.permit.received(&texts(&body));
         let status = if error { Status::Error } else { Status::Ok };
         let code = error.then(|| head.status.as_str());
         let ending =
@@ -331,6 +333,17 @@ impl Exchange {
         self.permit.intent_receipt()
     }
 
+    /// What the caller will see was said.
+    pub(super) fn received(&self, data: &str) {
+        self.permit.received(&texts(data.as_bytes()));
+    }
+
+    /// An event leaves for the caller when the run cannot lose what it says.
+    pub(super) async fn heard(&self, data: &str) -> Result<(), Refusal> {
+        self.received(data);
+        self.permit.settle().await
+    }
+
     /// Records the outcome of a stream; gives the receipt.
     pub(super) async fn concluded(self, said: &[u8], error: bool) -> Result<String, Refusal> {
         let status = if error { Status::Error } else { Status::Ok };
@@ -370,6 +383,12 @@ impl From<Refusal> for Failure {
         };
         Self { status, refusal }
     }
+}
+
+/// What a peer says, as text that strangers may have written.
+fn texts(body: &[u8]) -> String {
+    serde_json::from_slice(body)
+        .map_or_else(|_| String::from_utf8_lossy(body).into_owned(), |value| run::leaves(&value))
 }
 
 fn failure(code: RefusalCode, reason: impl Into<String>) -> Failure {

@@ -193,6 +193,7 @@ impl Flow {
         let last = events.len().saturating_sub(1);
         for (at, data) in events.iter().enumerate() {
             self.said.add(data);
+            self.exchange.heard(data).await?;
             // What the gate adds in front is an ordinary event.
             let name = (at == last && raw.name != "message").then_some(raw.name.as_str());
             sse::encode(out, name, raw.id.as_deref().filter(|_| at == last), data.as_bytes());
@@ -206,6 +207,8 @@ impl Flow {
         let caller = self.exchange.caller.clone();
         for data in self.exchange.watch.rest(&caller.gate) {
             self.said.add(&data);
+            // It is settled with the outcome.
+            self.exchange.received(&data);
             sse::encode(&mut out, None, None, data.as_bytes());
         }
         let said = self.said.finish();

@@ -236,6 +236,8 @@ impl Caller {
             findings: inspect::in_request(&self.gate, &target.request)?,
             particulars: Particulars::None,
             flow: None,
+            part: None,
+            judged_at_call: false,
             approval: None,
         })
     }

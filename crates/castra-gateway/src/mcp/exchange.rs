@@ -33,7 +33,7 @@ use super::{
     Scope,
     call::{Caller, Client},
     channel::{Channel, Unreached, standard_headers},
-    list,
+    heard, list,
     session::Running,
     target::Target,
 };
@@ -345,7 +345,7 @@ impl Exchange {
     pub(crate) async fn next(&mut self) -> Option<Out> {
         loop {
             if let Some(out) = self.out.pop_front() {
-                return Some(out);
+                return Some(self.settled(out).await);
             }
             self.purpose.as_ref()?;
             if let Some(asked) = self.asked.take() {
@@ -364,6 +364,15 @@ impl Exchange {
                 Heard::Cancelled => return self.cancelled().await,
             }
         }
+    }
+
+    /// What the run has learned from a message before the answer must not be lost once it has left.
+    async fn settled(&mut self, out: Out) -> Out {
+        let Some(Purpose::Act(permit)) = &self.purpose else { return out };
+        let Err(refusal) = permit.settle().await else { return out };
+        self.out.clear();
+        self.finish_refused(&refusal).await;
+        self.out.pop_front().unwrap_or(out)
     }
 
     fn is_long(&self) -> bool {
@@ -426,6 +435,9 @@ impl Exchange {
             Some(watch) => watch.announcement(&self.caller.gate, body)?,
             None => body,
         };
+        if let Some(Purpose::Act(permit)) = &self.purpose {
+            heard::message(permit, &body);
+        }
         Some(Out::Message(body))
     }
 
@@ -620,6 +632,7 @@ impl Exchange {
         let Some(purpose) = self.purpose.take() else { return };
         match purpose {
             Purpose::Act(permit) => {
+                heard::answer(&permit, &self.method, &body, &ParseLimits::from(&*self.caller.gate.limits));
                 let ending = Ending {
                     status: ended,
                     code: code.as_deref(),

@@ -9,6 +9,7 @@ mod call;
 mod channel;
 mod exchange;
 mod handshake;
+mod heard;
 mod link;
 mod list;
 mod parked;
@@ -277,7 +278,9 @@ impl Door<'_> {
     async fn delete(self) -> Response<AnswerBody> {
         match self.session() {
             Ok(session) => {
-                self.connection.gate().sessions.close(&session).await;
+                let gate = self.connection.gate();
+                gate.sessions.close(&session).await;
+                gate.runs.end(&self.agent.name, session.run());
                 answer::empty(StatusCode::OK)
             }
             Err(refusal) => self

@@ -9,7 +9,7 @@ use castra_core::{
     StreamMode,
 };
 use castra_identity::oauth;
-use castra_protocol::model::{Api, ModelError, ModelLimits, RefusalNotes, Request, parse_request};
+use castra_protocol::model::{Api, Brought, ModelError, ModelLimits, RefusalNotes, Request, parse_request};
 use castra_store::clock;
 use http::{HeaderMap, Response};
 
@@ -96,12 +96,13 @@ impl Caller {
             Some(masked) => parse_request(self.api, masked, &limits)?,
             None => request,
         };
-        let run = self.run(&request);
+        let brought = request.brought()?;
+        let run = self.run(&request, &brought);
         let (route, attempts) = self.route(&request, run.as_ref())?;
         let action = self.action(&request, route.clone(), run, kinds, &body)?;
         let candidates = self.priced(&attempts);
         let reservation = self.reserve(&request, &route, &candidates).await?;
-        let (run, offered) = (action.run.clone(), offered(&request, &action));
+        let (run, offered) = (action.run.clone(), offered(&request, &action)?);
         let permit = match path::admit(&self.gate, action).await {
             Ok(permit) => permit,
             Err(stopped) => {
@@ -109,6 +110,10 @@ impl Caller {
                 return Err(stopped.into());
             }
         };
+        if let Err(refusal) = self.tell_run(&permit, &brought, &offered).await {
+            reservation.release();
+            return Err(refusal.into());
+        }
         let watch = watch.answers_in(self.mode(&attempts, &permit));
         let judge = Judge::new(self.clone(), run, offered, watch.clone());
         let exchange = Exchange::new(self.clone(), judge, route, watch, candidates, permit, reservation);
@@ -127,8 +132,8 @@ impl Caller {
     }
 
     /// The run that a request belongs to: named by the agent, else its trace, else its conversation.
-    fn run(&self, request: &Request<'_>) -> Option<RunId> {
-        run::named(&self.headers).or_else(|| request.conversation.as_deref().and_then(RunId::new))
+    fn run(&self, request: &Request<'_>, brought: &[Brought<'_>]) -> Option<RunId> {
+        run::named(&self.headers).or_else(|| self.conversation(request, brought))
     }
 
     /// Which versions of which model are asked, in order.
@@ -178,6 +183,8 @@ impl Caller {
                 media: media.images + media.files + media.audio > 0,
             },
             flow: None,
+            part: None,
+            judged_at_call: false,
             approval: None,
         })
     }
@@ -261,9 +268,14 @@ impl Caller {
 
 /// Which tools the model may call: those that the request offers, and where it goes on from an earlier
 /// one those that may have been offered then.
-fn offered(request: &Request<'_>, action: &Action) -> Offered {
-    match &action.particulars {
-        Particulars::Model { tools, .. } if request.continues.is_none() => Offered::Only(tools.clone()),
-        _ => Offered::AlsoEarlier,
-    }
+fn offered(request: &Request<'_>, action: &Action) -> Result<Offered, ModelError> {
+    let names = match &action.particulars {
+        Particulars::Model { tools, .. } if request.continues.is_none() => Some(tools.clone()),
+        _ => None,
+    };
+    let parameters = request.offered_tools()?.into_iter().filter_map(|tool| {
+        let names = tool.parameters?.into_iter().map(Arc::from).collect();
+        Some((Arc::from(tool.name), names))
+    });
+    Ok(Offered::new(names, parameters.collect()))
 }

@@ -230,6 +230,9 @@ impl Exchange {
     /// Remembers who got an answer, for a request that goes on from it.
     pub(super) fn gave(&self, answer: &str, version: &Version) {
         self.caller.gate.models.gave(&self.caller.agent.name, answer, &self.route, version);
+        if let Some(run) = self.judge.run() {
+            self.caller.gate.runs.gave(&self.caller.agent.name, answer, run);
+        }
     }
 
     pub(super) fn time_left(&self) -> Duration {

@@ -13,6 +13,7 @@ mod breaker;
 mod call;
 mod continued;
 mod exchange;
+mod flow;
 mod health;
 mod list;
 mod provider;

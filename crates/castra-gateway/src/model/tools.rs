@@ -2,7 +2,7 @@
 //! that an agent's own tools are guarded too, whoever runs them. One that may not happen gives way to
 //! words that the model and the agent understand.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use castra_core::{Effect, Operation, Refusal, RefusalCode, ResourceRef, RunId, ServerName, Step};
@@ -17,8 +17,10 @@ use super::{
     watch::{Seen, Watch},
 };
 use crate::{
+    catalogue::{Server, ToolFacts},
     path::{self, Stopped},
     record::{Ending, Noted},
+    run::Source,
     understand::{Action, Particulars},
 };
 
@@ -36,11 +38,17 @@ pub(super) struct Judge {
 
 /// Which tools the model may know of.
 #[derive(Clone)]
-pub(super) enum Offered {
-    /// Those that the request names.
-    Only(Vec<Arc<str>>),
-    /// The request goes on from an earlier one that may have named more.
-    AlsoEarlier,
+pub(super) struct Offered {
+    /// Those that the request names; none if it goes on from an earlier one that may have named more.
+    names: Option<Vec<Arc<str>>>,
+    /// What each takes, by its name: the names of its parameters, sorted.
+    parameters: Arc<HashMap<Arc<str>, Vec<Arc<str>>>>,
+}
+
+impl Offered {
+    pub(super) fn new(names: Option<Vec<Arc<str>>>, parameters: HashMap<Arc<str>, Vec<Arc<str>>>) -> Self {
+        Self { names, parameters: Arc::new(parameters) }
+    }
 }
 
 /// What becomes of a tool call.
@@ -68,11 +76,73 @@ struct Target {
     resource: ResourceRef,
     effect: Effect,
     external: bool,
+    /// The agent calls it through the gate, where the call itself is decided.
+    comes_to_the_gate: bool,
+}
+
+impl Target {
+    fn of_gate(tool: GateTool) -> Self {
+        Self {
+            resource: tool.server.tool_ref(&tool.name),
+            effect: tool.facts.effect,
+            external: tool.facts.external,
+            comes_to_the_gate: true,
+        }
+    }
+}
+
+/// A tool of a server behind the gate.
+struct GateTool {
+    server: Arc<Server>,
+    name: Arc<str>,
+    facts: Arc<ToolFacts>,
+}
+
+impl Caller {
+    /// The tool of the gate that a model means: by the name that the gate gives it, or by the server's own
+    /// name where what is offered under it takes the arguments of exactly one such tool that the agent may
+    /// use. Agents that connect to `/mcp/{server}` know tools by those names.
+    fn gate_tool(&self, name: &str, offered: &Offered) -> Option<GateTool> {
+        if let Some((server, tool)) = mcp::split_name(name)
+            && let Some(server) = self.gate.server(&server)
+        {
+            let facts = server.tool(tool);
+            return Some(GateTool { server, name: tool.into(), facts });
+        }
+        let parameters = offered.parameters.get(name)?;
+        let engine = self.gate.engine.load();
+        let mut meant = self.gate.all_servers().into_iter().filter_map(|server| {
+            if !server.knows_tool(name) {
+                return None;
+            }
+            let facts = server.tool(name);
+            let same = facts.argument_names()?.into_iter().eq(parameters.iter().map(|name| &**name));
+            let resource = server.tool_ref(name);
+            let may =
+                || engine.may_use(&self.agent, Operation::Call, &resource, facts.effect, facts.external);
+            (same && may()).then(|| GateTool { server, name: name.into(), facts })
+        });
+        let tool = meant.next()?;
+        if meant.next().is_some() { None } else { Some(tool) }
+    }
+
+    /// Whose tool it is that a model calls by this name.
+    pub(super) fn source<'n>(&self, name: &'n str, offered: &Offered) -> Source<'n> {
+        match self.gate_tool(name, offered) {
+            Some(tool) => Source::OfGate(tool.server.tool_ref(&tool.name).id().into()),
+            None => Source::Local(name),
+        }
+    }
 }
 
 impl Judge {
     pub(super) fn new(caller: Arc<Caller>, run: Option<RunId>, offered: Offered, watch: Watch) -> Self {
         Self { caller, run, offered, watch }
+    }
+
+    /// The run that the answer belongs to.
+    pub(super) fn run(&self) -> Option<&RunId> {
+        self.run.as_ref()
     }
 
     /// Decides one call and records that.
@@ -134,6 +204,8 @@ impl Judge {
             findings: kinds,
             particulars: Particulars::None,
             flow: None,
+            part: None,
+            judged_at_call: target.comes_to_the_gate,
             approval: None,
         };
         Ok((action, masked))
@@ -142,32 +214,22 @@ impl Judge {
     /// A tool of a server of the gate, by the name that the gate gives it, or else the agent's own.
     fn target(&self, name: &str) -> Result<Target, Refusal> {
         self.check_offered(name)?;
-        let gate = &self.caller.gate;
-        if let Some((server, tool)) = mcp::split_name(name)
-            && let Some(server) = gate.server(&server)
-        {
-            let tool = Arc::from(tool);
-            let facts = server.tool(&tool);
-            return Ok(Target {
-                resource: server.tool_ref(&tool),
-                effect: facts.effect,
-                external: facts.external,
-            });
+        if let Some(tool) = self.caller.gate_tool(name, &self.offered) {
+            return Ok(Target::of_gate(tool));
         }
-        let stated = gate.local_tools.load().get(name).cloned().unwrap_or_default();
+        let stated = self.caller.gate.local_tool(name);
         Ok(Target {
             resource: ResourceRef::Tool { server: ServerName::local(), name: name.into() },
-            effect: stated.effect.unwrap_or_default(),
-            external: stated.external.unwrap_or(true),
+            effect: stated.effect,
+            external: stated.external,
+            comes_to_the_gate: false,
         })
     }
 
     /// A model may dream up tools. An agent that looks its tools up by name might find another one.
     fn check_offered(&self, name: &str) -> Result<(), Refusal> {
-        let offered = match &self.offered {
-            Offered::Only(names) => names.iter().any(|offered| **offered == *name),
-            Offered::AlsoEarlier => true,
-        };
+        let names = self.offered.names.as_ref();
+        let offered = names.is_none_or(|names| names.iter().any(|offered| **offered == *name));
         if offered && name.len() <= NAME_BYTES_MAX {
             return Ok(());
         }

@@ -3,11 +3,9 @@
 use std::collections::HashMap;
 
 use castra_core::ModelName;
-use castra_gateway::{
-    ToolOverride,
-    model::{
-        BreakerSettings, Key, ModelParts, OpenAiForm, Provider, RouteSettings, VersionFacts, VersionParts,
-    },
+use castra_flow::ToolManifest;
+use castra_gateway::model::{
+    BreakerSettings, Key, ModelParts, OpenAiForm, Provider, RouteSettings, VersionFacts, VersionParts,
 };
 use castra_inspect::{Inspector, Settings};
 use castra_net::client::{ClientSettings, HttpClient, machine_tls};
@@ -86,8 +84,11 @@ pub(crate) fn wish(speaks: Speaks, server: &Server) -> Wish {
 }
 
 /// What is said of one of the agent's own tools.
-pub(crate) fn local(name: &str, effect: castra_core::Effect) -> HashMap<String, ToolOverride> {
-    HashMap::from([(name.to_owned(), ToolOverride { effect: Some(effect), external: Some(false) })])
+pub(crate) fn local(name: &str, effect: castra_core::Effect) -> HashMap<String, ToolManifest> {
+    HashMap::from([(
+        name.to_owned(),
+        ToolManifest { effect: Some(effect), external: Some(false), ..ToolManifest::default() },
+    )])
 }
 
 /// The APIs that answer with text.

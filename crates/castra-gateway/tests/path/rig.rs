@@ -10,8 +10,9 @@ use std::{
 
 use bytes::Bytes;
 use castra_core::{AgentName, Effect, Limits, PolicyMode, ServerName, StreamMode};
+use castra_flow::{Manifest, ToolManifest};
 use castra_gateway::{
-    AllowedAsks, Gate, GateParts, PeerParts, ServerParts, ToolOverride,
+    AllowedAsks, FlowSettings, Gate, GateParts, PeerParts, ServerParts,
     budget::{Budgets, Settings},
     metrics::Metrics,
     model::ModelParts,
@@ -56,12 +57,15 @@ pub(crate) struct Wish {
     pub(crate) servers: Vec<(&'static str, Transport)>,
     pub(crate) models: Vec<ModelParts>,
     /// What is said of agents' own tools.
-    pub(crate) local_tools: HashMap<String, ToolOverride>,
+    pub(crate) local_tools: HashMap<String, ToolManifest>,
     pub(crate) policies: &'static str,
     pub(crate) mode: PolicyMode,
     pub(crate) limits: Limits,
     /// Effects that the manifest states, as `server/tool`.
     pub(crate) effects: Vec<(&'static str, Effect)>,
+    /// What manifests say of tools, by server, as TOML.
+    pub(crate) manifests: Vec<(&'static str, &'static str)>,
+    pub(crate) flow: FlowSettings,
     pub(crate) allow: AllowedAsks,
     pub(crate) budgets: Settings,
     /// Agents besides `tester`.
@@ -83,6 +87,8 @@ impl Default for Wish {
             mode: PolicyMode::Enforce,
             limits: Limits::default(),
             effects: Vec::new(),
+            manifests: Vec::new(),
+            flow: FlowSettings::default(),
             allow: AllowedAsks { sampling: true, elicitation: true, roots: true },
             budgets: Settings::default(),
             agents: Vec::new(),
@@ -252,9 +258,15 @@ impl Rig {
         let servers = wish.servers.into_iter().map(|(name, transport)| {
             let of_server = wish.effects.iter().filter_map(|(tool, effect)| {
                 let tool = tool.strip_prefix(name)?.strip_prefix('/')?;
-                Some((tool.to_owned(), ToolOverride { effect: Some(*effect), external: None }))
+                Some((tool.to_owned(), ToolManifest { effect: Some(*effect), ..ToolManifest::default() }))
             });
-            ServerParts { tools: of_server.collect(), allow: wish.allow, ..parts(name, transport, 1) }
+            let described = wish.manifests.iter().filter(|(server, _)| *server == name);
+            let described = described.flat_map(|(_, toml)| Manifest::parse(toml).unwrap().tools);
+            ServerParts {
+                tools: of_server.chain(described).collect(),
+                allow: wish.allow,
+                ..parts(name, transport, 1)
+            }
         });
         let authorization_servers = wish.issuers.iter().map(|i| i.config().issuer.clone()).collect();
         let budgets = Budgets::open(state.clone(), clock::now, wish.budgets).unwrap();
@@ -276,6 +288,7 @@ impl Rig {
             peers: wish.peers,
             minter: Minter::new(&dir.token_seed().unwrap(), "https://gate.example").unwrap(),
             local_tools: wish.local_tools,
+            flow: wish.flow,
             inspector: wish.inspector,
             inspection_mode: StreamMode::Window,
             models: wish.models,

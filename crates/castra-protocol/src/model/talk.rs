@@ -23,6 +23,8 @@ pub enum Brought<'a> {
     User(Cow<'a, str>),
     /// What a tool returned.
     Result(ToolResult<'a>),
+    /// Something that the model said earlier.
+    Model,
 }
 
 /// What a tool returned, as the agent tells the model.
@@ -158,6 +160,7 @@ impl<'a> Talk<'a> {
             "system" | "developer" => {}
             "user" => self.user(message.take("content"), &place.member("content"))?,
             "assistant" => {
+                self.brought.push(Brought::Model);
                 let calls = place.member("tool_calls");
                 for (index, call) in message.elements("tool_calls")?.into_iter().enumerate() {
                     self.chat_call(call, &calls.item(index))?;
@@ -192,6 +195,9 @@ impl<'a> Talk<'a> {
     fn message(&mut self, value: Value, place: &Place<'_>) -> Result<(), ModelError> {
         let mut message = Fields::of(self.text, value, place)?;
         let is_user = message.need_string("role")? == "user";
+        if !is_user {
+            self.brought.push(Brought::Model);
+        }
         let place = place.member("content");
         let Some(content) = message.take("content") else { return Ok(()) };
         if content.kind != Kind::Array {
@@ -229,12 +235,13 @@ impl<'a> Talk<'a> {
     fn item(&mut self, value: Value, place: &Place<'_>) -> Result<(), ModelError> {
         let mut item = Fields::of(self.text, value, place)?;
         match item.string("type")?.as_deref() {
-            None | Some("message") => {
-                if item.string("role")?.as_deref() == Some("user") {
-                    self.user(item.take("content"), &place.member("content"))?;
-                }
-            }
+            None | Some("message") => match item.string("role")?.as_deref() {
+                Some("user") => self.user(item.take("content"), &place.member("content"))?,
+                Some("assistant") => self.brought.push(Brought::Model),
+                _ => {}
+            },
             Some("function_call" | "custom_tool_call") => {
+                self.brought.push(Brought::Model);
                 let (id, name) = (item.need_string("call_id")?, item.need_string("name")?);
                 let arguments = item.take("arguments").or_else(|| item.take("input"));
                 self.remember(id, name, arguments);

@@ -359,3 +359,35 @@ fn a_task_is_whose_it_was_first_and_the_oldest_are_forgotten() {
     // It outlives the process.
     assert_eq!(place.open().owner(&other, PeerThing::Task, "1").expect("read"), Some(carol));
 }
+
+#[test]
+fn a_run_that_is_held_has_no_state() {
+    use super::runs::{KeptRun, RunWrite};
+    let place = Place::new();
+    let state = place.open();
+    let write = |kept| RunWrite {
+        agent: agent("alice"),
+        run: "r".to_owned(),
+        began: Timestamp(1),
+        used: Timestamp(2),
+        kept,
+    };
+    let kept_of = || state.run(&agent("alice"), "r").expect("read").map(|row| row.state);
+    assert_eq!(kept_of(), None);
+    for (kept, expected) in [
+        (KeptRun::Held, None),
+        (KeptRun::Whole(vec![1]), Some(vec![1])),
+        (KeptRun::Held, None),
+        (KeptRun::Ended, None),
+    ] {
+        state.keep_runs(&[write(kept)], &[], NOW).expect("kept");
+        assert_eq!(kept_of(), Some(expected));
+    }
+    let both = [write(KeptRun::Held), write(KeptRun::Whole(vec![2]))];
+    state.keep_runs(&both, &[7, u64::MAX, 7], NOW).expect("kept");
+    assert_eq!(kept_of(), Some(Some(vec![2])), "the last word counts");
+    let mut marks = state.marks().expect("read");
+    marks.sort_unstable();
+    assert_eq!(marks, [7, u64::MAX]);
+    assert_eq!(state.run(&agent("carol"), "r").expect("read"), None);
+}

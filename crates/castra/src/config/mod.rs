@@ -5,6 +5,7 @@
 //! both are generated from here. `read.rs` is the one parser, `values.rs` the kinds of value.
 
 mod budgets;
+mod flow;
 mod inspect;
 mod model;
 mod peer;
@@ -25,6 +26,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 pub use budgets::{Budget, Budgets, Money, Per, Quantity, UnknownPrice};
+pub use flow::{Flow, FlowAnswers, FlowPrompts};
 pub use inspect::{Becomes, Inspect, InspectPattern};
 pub use model::{Model, ModelVersion, SecretRef};
 pub use peer::{Card, Delegation, Peer};
@@ -51,6 +53,8 @@ pub struct Config {
     pub limits: LimitsTable,
     /// What is looked for in requests and answers, and what becomes of it.
     pub inspect: Inspect,
+    /// Flow control.
+    pub flow: Flow,
     /// Agents' own tools: those that a model calls and no server offers.
     pub local: Local,
     /// What all budgets share.

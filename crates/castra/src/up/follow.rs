@@ -238,6 +238,7 @@ impl Follower {
         self.gate.replace_models(models);
         self.gate.replace_peers(peers);
         self.gate.replace_local_tools(local_tools);
+        self.gate.replace_flow(config.flow.settings(!config.model.is_empty()));
         self.gate.replace_sites(sites);
         self.gate.budgets().replace(budgets);
         if let Some(inspector) = inspector {

@@ -180,6 +180,7 @@ impl Running {
             inspector: inspector.join().map_err(|_| Failure::new("the patterns could not be compiled"))??,
             inspection_mode: config.inspect.mode,
             local_tools: parts::local_tools(config)?,
+            flow: config.flow.settings(!config.model.is_empty()),
             models: model_parts(config, &limits, &authority_pem)?,
             promotions: state.promotions()?,
             peers: peer_parts(config, &limits, &authority_pem)?,

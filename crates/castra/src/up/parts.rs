@@ -8,8 +8,9 @@ use std::{
 };
 
 use castra_core::{Limits, Timestamp};
+use castra_flow::ToolManifest;
 use castra_gateway::{
-    AllowedAsks, ServerParts, ToolOverride,
+    AllowedAsks, ServerParts,
     budget::{Covers, Limit, Per, Rule, Settings, UnknownPrice},
     upstream::{Transport, UpstreamConfig},
 };
@@ -82,7 +83,7 @@ fn server_part(
     Ok(ServerParts {
         config: UpstreamConfig { name: server.name.clone(), transport },
         client,
-        tools: overrides(manifest),
+        tools: described(manifest),
         allow: AllowedAsks {
             sampling: allowed(Allow::Sampling),
             elicitation: allowed(Allow::Elicitation),
@@ -93,16 +94,14 @@ fn server_part(
 }
 
 /// What is said of agents' own tools.
-pub(super) fn local_tools(config: &Config) -> Result<HashMap<String, ToolOverride>, Failure> {
+pub(super) fn local_tools(config: &Config) -> Result<HashMap<String, ToolManifest>, Failure> {
     let manifest = config.local.manifest.as_deref().map(crate::manifest::load).transpose()?;
-    Ok(overrides(manifest.as_ref()))
+    Ok(described(manifest.as_ref()))
 }
 
-fn overrides(manifest: Option<&Manifest>) -> HashMap<String, ToolOverride> {
+fn described(manifest: Option<&Manifest>) -> HashMap<String, ToolManifest> {
     let tools = manifest.map(|m| &m.tools).into_iter().flatten();
-    tools
-        .map(|(name, entry)| (name.clone(), ToolOverride { effect: entry.effect, external: entry.external }))
-        .collect()
+    tools.map(|(name, said)| (name.clone(), said.clone())).collect()
 }
 
 pub(super) fn resolved(texts: &BTreeMap<String, Text>) -> Result<BTreeMap<String, String>, Failure> {
