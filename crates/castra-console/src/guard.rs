@@ -25,9 +25,10 @@ impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
         let status = match refusal.code {
             RefusalCode::Unauthenticated | RefusalCode::BadCredential => StatusCode::UNAUTHORIZED,
-            RefusalCode::ForeignOrigin | RefusalCode::InsufficientScope | RefusalCode::Denied => {
-                StatusCode::FORBIDDEN
-            }
+            RefusalCode::ForeignOrigin
+            | RefusalCode::InsufficientScope
+            | RefusalCode::Denied
+            | RefusalCode::ApprovalRequired => StatusCode::FORBIDDEN,
             RefusalCode::NotFound => StatusCode::NOT_FOUND,
             RefusalCode::Malformed => StatusCode::BAD_REQUEST,
             _ => StatusCode::SERVICE_UNAVAILABLE,

@@ -69,6 +69,8 @@ pub enum RefusalCode {
     OverBudget,
     /// Policy says no.
     Denied,
+    /// A person has to say yes first.
+    ApprovalRequired,
     /// It could not be decided, so it is denied.
     Undecided,
     /// It could not be recorded, so it is denied.
@@ -102,6 +104,7 @@ impl RefusalCode {
             Self::Busy => "busy",
             Self::OverBudget => "over-budget",
             Self::Denied => "denied",
+            Self::ApprovalRequired => "approval-required",
             Self::Undecided => "undecided",
             Self::Unrecorded => "unrecorded",
             Self::UpstreamUnavailable => "upstream-unavailable",

@@ -327,6 +327,7 @@ impl Server {
                 name: name.clone(),
                 effect: facts.effect,
                 external: facts.external,
+                described: facts.described(),
                 input_schema: schema(facts),
             })
             .collect();

@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-use castra_core::{Decision, PolicyMode, Timestamp, Verdict};
+use castra_core::{Approval, Decision, PolicyMode, Timestamp, Verdict};
 use castra_policy::{DecisionRequest, Engine};
 
-use crate::{metrics::Metrics, understand::Action};
+use crate::{approval::Question, gate::Gate, metrics::Metrics, understand::Action};
 
 /// An action with its verdict. Only [`decide`] makes one.
 pub(crate) struct Decided {
@@ -13,6 +13,7 @@ pub(crate) struct Decided {
     verdict: Verdict,
     enforced: bool,
     time: Timestamp,
+    question: Option<Question>,
 }
 
 /// Asks the policies. Never fails: what cannot be decided is denied, and says so.
@@ -26,7 +27,14 @@ pub(crate) fn decide(
     let started = Instant::now();
     let verdict = engine.decide(&request(&action, time));
     metrics.decision(started.elapsed());
-    Decided { action, verdict, enforced: mode == PolicyMode::Enforce, time }
+    Decided { action, verdict, enforced: mode == PolicyMode::Enforce, time, question: None }
+}
+
+/// Decides once more, with a person's word or without.
+pub(crate) fn decide_again(gate: &Gate, decided: Decided, approval: Option<Approval>) -> Decided {
+    let Decided { mut action, time, .. } = decided;
+    action.approval = approval;
+    decide(&gate.engine.load(), gate.mode(), action, time, &gate.metrics)
 }
 
 /// Whether what was permitted would be permitted now; for what goes on for a long time.
@@ -71,6 +79,32 @@ impl Decided {
 
     pub(crate) fn enforced(&self) -> bool {
         self.enforced
+    }
+
+    /// What a person is asked about it.
+    pub(crate) fn question(&self) -> Option<&Question> {
+        self.question.as_ref()
+    }
+
+    /// It waits for a person's answer.
+    pub(crate) fn asking(mut self, question: Question) -> Self {
+        self.verdict.decision = Decision::Ask;
+        self.verdict.reason.push_str(&format!(" (approval {})", question.id));
+        self.question = Some(question);
+        self
+    }
+
+    /// It may not happen after all, and no person is asked.
+    pub(crate) fn refused(mut self, reason: String, advice: String) -> Self {
+        self.verdict.decision = Decision::Deny;
+        (self.verdict.reason, self.verdict.advice) = (reason, advice);
+        self
+    }
+
+    /// A no counts, and a question does not: the same is decided again when the call itself comes.
+    pub(crate) fn left_to_the_call(mut self) -> Self {
+        self.enforced &= self.verdict.decision != Decision::Ask;
+        self
     }
 
     /// Whether it may go on: permitted, or policies are only observed.

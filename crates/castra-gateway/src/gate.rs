@@ -18,13 +18,14 @@ use castra_inspect::Inspector;
 use castra_ledger::EventKind;
 use castra_net::{client::HttpClient, listen::Peer};
 use castra_policy::{Catalogue, Engine};
-use castra_store::{Promotions, State, log::Log};
+use castra_store::{ApprovalBounds, Promotions, State, log::Log};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     a2a::{PeerParts, PeerStatus, Peers},
+    approval::Approvals,
     budget::Budgets,
     catalogue::{Server, ToolFacts, random_u64},
     in_flight::InFlight,
@@ -82,6 +83,8 @@ pub struct GateParts {
     pub peers: Vec<PeerParts>,
     /// Signs what the gate says of agents to peers.
     pub minter: Minter,
+    /// How many questions to people may wait, and how long.
+    pub approvals: ApprovalBounds,
     /// What looks for secrets and the operator's own patterns.
     pub inspector: Inspector,
     /// How answers are inspected where no policy says otherwise.
@@ -158,6 +161,7 @@ pub struct Gate {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) budgets: Arc<Budgets>,
     pub(crate) recorder: Arc<Recorder>,
+    pub(crate) approvals: Arc<Approvals>,
     pub(crate) engine: ArcSwap<Engine>,
     pub(crate) credentials: ArcSwap<CredentialTable>,
     pub(crate) identities: IdentityCache,
@@ -215,6 +219,7 @@ impl Gate {
         let models = Routes::new(limits, metrics, parts.clock, random);
         models.promoted(parts.promotions);
         models.replace(parts.models);
+        let approvals = Arc::new(Approvals::new(parts.state.clone(), parts.approvals, (parts.clock)()));
         let gate = Arc::new(Self {
             models,
             sessions: Sessions::new(parts.limits.clone(), parts.metrics.clone()),
@@ -231,6 +236,7 @@ impl Gate {
             metrics: parts.metrics,
             budgets: parts.budgets,
             recorder,
+            approvals,
             engine: ArcSwap::from_pointee(parts.engine),
             credentials: ArcSwap::from_pointee(parts.credentials),
             identities: IdentityCache::new(IDENTITIES_MAX),
@@ -259,6 +265,8 @@ impl Gate {
         gate.metrics.source(misbehaviour_of(Arc::downgrade(&gate)));
         let budgets = gate.budgets.clone();
         gate.metrics.source(move |page| budgets.show(page));
+        let approvals = gate.approvals.clone();
+        gate.metrics.source(move |page| approvals.show(page));
         gate.metrics.source(models_of(Arc::downgrade(&gate)));
         tokio::spawn(housekeeping(Arc::downgrade(&gate), gate.closing.clone()));
         tokio::spawn(keeping_runs(Arc::downgrade(&gate), gate.closing.clone()));
@@ -294,6 +302,11 @@ impl Gate {
     /// Writes an event of the program that runs the gate into the log.
     pub fn record_event(&self, event: EventKind, subject: Option<&str>, detail: &str) {
         self.recorder.event(event, subject, detail);
+    }
+
+    /// Changes how many questions to people may wait from now on, and how long.
+    pub fn set_approval_bounds(&self, bounds: ApprovalBounds) {
+        self.approvals.set_bounds(bounds);
     }
 
     /// What agents may use, and what of it is used.

@@ -31,6 +31,8 @@ pub enum Decided {
     Allow,
     /// Policy does not permit it.
     Deny,
+    /// A person has to say yes first.
+    Ask,
     /// It could not be decided.
     Undecided,
 }
@@ -40,6 +42,7 @@ impl Decided {
         match self {
             Self::Allow => "allow",
             Self::Deny => "deny",
+            Self::Ask => "ask",
             Self::Undecided => "undecided",
         }
     }
@@ -96,10 +99,10 @@ macro_rules! all {
 }
 
 all!(OPERATIONS: Operation, Call Read Complete Send Infer Connect);
-all!(DECISIONS: Decided, Allow Deny Undecided);
+all!(DECISIONS: Decided, Allow Deny Ask Undecided);
 all!(OUTCOMES: Outcome, Answered Failed Refused Cancelled);
 all!(CODES: RefusalCode, Unauthenticated BadCredential InsufficientScope ForeignOrigin Malformed HeaderMismatch
-    UnsupportedVersion NotFound NotAllowedHere LimitReached Busy OverBudget Denied Undecided Unrecorded UpstreamUnavailable
+    UnsupportedVersion NotFound NotAllowedHere LimitReached Busy OverBudget Denied ApprovalRequired Undecided Unrecorded UpstreamUnavailable
     UpstreamMisbehaved UpstreamTimeout Cancelled ShuttingDown);
 
 /// Everything that a gate counts. One per process, shared.

@@ -8,7 +8,8 @@
 //!  budget      Budgets::reserve        what it may use is set aside
 //!  flow        Runs::judge             what its run has seen, what its arguments are made of
 //!  decide      decide::decide          Action -> Decided
-//!  record      Recorder::intent        Decided -> Recorded -> Permit | Denied
+//!  ask         approval::settle        a person's word, where policies want one
+//!  record      Recorder::intent        Decided -> Recorded -> Permit | Denied | Asked
 //!  act         mcp, model::Exchange    needs the Permit; speaks to server or provider
 //!  inspect     inspect, model::watch   masks what comes back; a model's tool calls take the path too
 //!  record      Permit::conclude        outcome written, receipt
@@ -18,10 +19,11 @@
 use castra_core::Refusal;
 
 use crate::{
+    approval,
     budget::BudgetAsk,
     decide::decide,
     gate::Gate,
-    record::{Denied, Permit, Recorded},
+    record::{Asked, Denied, Permit, Recorded},
     understand::Action,
 };
 
@@ -31,6 +33,8 @@ pub(crate) enum Stopped {
     Refused(Refusal),
     /// Policy said no, and that is on record.
     Denied(Denied),
+    /// A person has to say yes first. That is on record, and the person is asked.
+    Asked(Asked),
 }
 
 impl From<Refusal> for Stopped {
@@ -56,10 +60,17 @@ pub(crate) async fn admit_one(gate: &Gate, action: Action) -> Result<Permit, Sto
 /// which an adapter can act.
 pub(crate) async fn admit(gate: &Gate, action: Action) -> Result<Permit, Stopped> {
     let slot = gate.in_flight.enter(&action.agent.name)?;
-    let action = gate.runs.judge(gate, action).await?;
+    let mut action = gate.runs.judge(gate, action).await?;
+    approval::note_refusals(gate, &mut action).await?;
     let decided = decide(&gate.engine.load(), gate.mode(), action, gate.now(), &gate.metrics);
+    let decided = match decided.permitted() {
+        true => decided,
+        false if decided.action().judged_at_call => decided.left_to_the_call(),
+        false => approval::settle(gate, decided).await?,
+    };
     match gate.recorder.intent(decided, slot).await? {
         Recorded::Permitted(permit) => Ok(permit),
         Recorded::Denied(denied) => Err(Stopped::Denied(denied)),
+        Recorded::Asked(asked) => Err(Stopped::Asked(asked)),
     }
 }

@@ -12,7 +12,8 @@ use std::{
 };
 
 use castra_core::{
-    ActionId, AgentName, Decision, Digest, Refusal, RefusalCode, Step, StreamMode, Timestamp, Verdict,
+    ActionId, AgentName, Decision, Digest, FlowFacts, Refusal, RefusalCode, Step, StreamMode, Timestamp,
+    Verdict,
 };
 use castra_ledger::{Event, EventKind, Intent, ModelUse, Outcome, Record, RefusedRequest, Status};
 use castra_protect::Sealer;
@@ -23,6 +24,7 @@ use castra_store::{
 use parking_lot::{Mutex, RwLock};
 
 use crate::{
+    approval::Question,
     decide::Decided,
     in_flight::Slot,
     metrics::{Decided as Counted, Metrics, Outcome as CountedOutcome},
@@ -98,6 +100,10 @@ impl Recorder {
         let intent = self.append(entry, sealed)?;
         let receipt = self.log.receipt_header(&intent).to_string();
         if !decided.permitted() {
+            if let Some(question) = decided.question() {
+                self.metrics.action(action.operation, Counted::Ask, CountedOutcome::Refused);
+                return Ok(Recorded::Asked(Asked { question: question.clone(), receipt }));
+            }
             self.metrics.action(action.operation, Counted::Deny, CountedOutcome::Refused);
             return Ok(Recorded::Denied(Denied { verdict: decided.verdict().clone(), receipt }));
         }
@@ -108,7 +114,7 @@ impl Recorder {
             sealer,
             action: action.id,
             operation: action.operation,
-            allowed: decided.verdict().decision == Decision::Allow,
+            decision: decided.verdict().decision,
             inspect: decided.verdict().inspect,
             part: action.part.clone(),
             intent: intent.index,
@@ -248,7 +254,14 @@ fn request_payload(decided: &Decided) -> Vec<u8> {
     let source = format!("{{\"source\":\"{}\",\"external\":{},", action.source, action.external);
     let mut said = Vec::with_capacity(source.len() + action.request.len() + 16);
     said.extend_from_slice(source.as_bytes());
-    let facts: [(&str, Option<serde_json::Result<Vec<u8>>>); 3] = [
+    let flow = action.flow.as_ref().map(|judgement| serde_json::to_vec(&flow_json(&judgement.facts)));
+    let approval = action.approval.as_ref().map(|approval| {
+        let by: Vec<&str> = approval.by.iter().map(|by| &**by).collect();
+        serde_json::to_vec(&serde_json::json!({ "by": by, "age": approval.age_secs }))
+    });
+    let facts: [(&str, Option<serde_json::Result<Vec<u8>>>); 5] = [
+        ("flow", flow),
+        ("approval", approval),
         ("particulars", action.particulars.some().map(serde_json::to_vec)),
         ("findings", Some(&action.findings).filter(|f| !f.is_empty()).map(serde_json::to_vec)),
         ("delegation", Some(&action.agent.delegation).filter(|d| !d.is_empty()).map(serde_json::to_vec)),
@@ -267,12 +280,40 @@ fn request_payload(decided: &Decided) -> Vec<u8> {
     said
 }
 
+/// The facts of flow control, by the names that policies have for them.
+fn flow_json(facts: &FlowFacts) -> serde_json::Value {
+    let texts = |of: &[Arc<str>]| of.iter().map(|text| &**text).collect::<Vec<&str>>().into();
+    let pairs: [(&str, serde_json::Value); 12] = [
+        ("coverage", facts.coverage.as_str().into()),
+        ("described", facts.described.into()),
+        ("tainted", facts.tainted.into()),
+        ("prompted", facts.prompted.into()),
+        ("secret", facts.secret.into()),
+        ("suspect", facts.suspect.into()),
+        ("intended", facts.intended.into()),
+        ("unfounded", texts(&facts.unfounded)),
+        ("unseen", texts(&facts.unseen)),
+        ("injected", texts(&facts.injected)),
+        ("active", texts(&facts.active)),
+        ("leaking", texts(&facts.leaking)),
+    ];
+    pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect::<serde_json::Map<_, _>>().into()
+}
+
 /// An action whose decision is written down.
 pub(crate) enum Recorded {
     /// It may happen.
     Permitted(Permit),
     /// It may not.
     Denied(Denied),
+    /// It may once a person has said so.
+    Asked(Asked),
+}
+
+/// A recorded question to a person.
+pub(crate) struct Asked {
+    pub(crate) question: Question,
+    pub(crate) receipt: String,
 }
 
 /// A recorded no.
@@ -288,7 +329,7 @@ pub(crate) struct Permit {
     sealer: Arc<Sealer>,
     action: ActionId,
     operation: castra_core::Operation,
-    allowed: bool,
+    decision: Decision,
     inspect: Option<StreamMode>,
     part: Option<Arc<Part>>,
     intent: u64,
@@ -395,7 +436,11 @@ impl Permit {
             model: ending.noted.model.clone().map(Box::new),
         }))?;
         let appended = recorder.append(entry, sealed)?;
-        let counted = if self.allowed { Counted::Allow } else { Counted::Deny };
+        let counted = match self.decision {
+            Decision::Allow => Counted::Allow,
+            Decision::Deny => Counted::Deny,
+            Decision::Ask => Counted::Ask,
+        };
         recorder.metrics.action(self.operation, counted, counted_outcome(ending.status));
         self.concluded = true;
         Ok(appended)

@@ -90,6 +90,7 @@ fn catalogue() -> Result<Catalogue, Box<dyn std::error::Error>> {
             name: name.into(),
             effect,
             external: false,
+            described: false,
             input_schema: schema.clone(),
         });
     let servers = vec![CatalogueServer { name: "files".parse()?, tools: tools.into() }];

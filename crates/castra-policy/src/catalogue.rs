@@ -39,6 +39,8 @@ pub struct CatalogueTool {
     pub effect: Effect,
     /// Whether it reaches outside.
     pub external: bool,
+    /// Whether the operator's manifest describes it.
+    pub described: bool,
     /// The JSON Schema of its arguments.
     pub input_schema: serde_json::Value,
 }
@@ -50,6 +52,7 @@ pub(crate) struct KnownTool {
     pub(crate) name: Arc<str>,
     pub(crate) effect: Effect,
     pub(crate) external: bool,
+    pub(crate) described: bool,
     pub(crate) types: Arc<ToolTypes>,
 }
 
@@ -86,6 +89,7 @@ impl Known {
                     name: tool.name.clone(),
                     effect: tool.effect,
                     external: tool.external,
+                    described: tool.described,
                     types: Arc::new(types),
                 };
                 known.tools.insert(format!("{}/{}", tool.server, tool.name), tool);

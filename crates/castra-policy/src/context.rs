@@ -3,7 +3,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use castra_core::{
-    AgentIdentity, Approval, Effect, FlowFacts, Operation, Protocol, ResourceRef, RunId, Timestamp,
+    AgentIdentity, Approval, Coverage, Effect, FlowFacts, Operation, Protocol, ResourceRef, RunId, Timestamp,
 };
 use cedar_policy::{Context, RestrictedExpression as Value};
 
@@ -77,6 +77,23 @@ pub enum Particulars<'a> {
     },
 }
 
+/// What policies see where flow control does not look: a call in an untainted run of which only tools are
+/// seen. A gate that looks hands in facts, and their default is the worst that can be known.
+static NOT_LOOKED_AT: FlowFacts = FlowFacts {
+    coverage: Coverage::Tools,
+    described: false,
+    tainted: false,
+    prompted: false,
+    secret: false,
+    suspect: false,
+    intended: false,
+    unfounded: Vec::new(),
+    unseen: Vec::new(),
+    injected: Vec::new(),
+    active: Vec::new(),
+    leaking: Vec::new(),
+};
+
 /// Which parts of the context have to be built.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
@@ -133,7 +150,46 @@ impl Plan {
             pairs.push(("delegation".to_owned(), record(fields)?));
         }
         self.put(pairs, &["findings"], || texts(request.findings));
+        self.flow(request, pairs)?;
         self.particulars(request, pairs)
+    }
+
+    fn flow(&self, request: &DecisionRequest<'_>, pairs: &mut Vec<(String, Value)>) -> Result<(), Misfit> {
+        if self.reads.needs(&["flow"]) {
+            let facts = request.flow.unwrap_or(&NOT_LOOKED_AT);
+            let mut fields = Vec::with_capacity(12);
+            self.put(&mut fields, &["flow", "coverage"], || {
+                Value::new_string(facts.coverage.as_str().to_owned())
+            });
+            for (name, holds) in [
+                ("described", facts.described),
+                ("tainted", facts.tainted),
+                ("prompted", facts.prompted),
+                ("secret", facts.secret),
+                ("suspect", facts.suspect),
+                ("intended", facts.intended),
+            ] {
+                self.put(&mut fields, &["flow", name], || Value::new_bool(holds));
+            }
+            for (name, arguments) in [
+                ("unfounded", &facts.unfounded),
+                ("unseen", &facts.unseen),
+                ("injected", &facts.injected),
+                ("active", &facts.active),
+                ("leaking", &facts.leaking),
+            ] {
+                self.put(&mut fields, &["flow", name], || texts(arguments));
+            }
+            pairs.push(("flow".to_owned(), record(fields)?));
+        }
+        if let Some(approval) = request.approval.filter(|_| self.reads.needs(&["approval"])) {
+            let age = i64::try_from(approval.age_secs).unwrap_or(i64::MAX);
+            let mut fields = Vec::with_capacity(2);
+            self.put(&mut fields, &["approval", "by"], || texts(&approval.by));
+            self.put(&mut fields, &["approval", "age"], || Value::new_long(age));
+            pairs.push(("approval".to_owned(), record(fields)?));
+        }
+        Ok(())
     }
 
     fn particulars(

@@ -17,7 +17,7 @@ use crate::{
     names::Names,
     policies::{Loaded, Policies, PolicySource},
     problem::{Place, PolicyProblems, Problem},
-    slice::{Ask, Cache, Index, Materials, Outcome, Slice},
+    slice::{Ask, Cache, Index, Materials, Outcome, Slice, set},
 };
 
 /// A policy set in force. Reading and reloading files is the caller's business: make a new engine
@@ -107,8 +107,9 @@ impl Engine {
         resource: &ResourceRef,
         effect: Effect,
         external: bool,
+        described: bool,
     ) -> bool {
-        let ask = Ask { agent: agent.into(), operation, resource, effect, external };
+        let ask = Ask { agent: agent.into(), operation, resource, effect, external, described };
         let Ok(slice) = self.cache.get(&ask, &self.materials()) else { return false };
         let permits = |i: &usize| self.policies.list.get(*i).is_some_and(Loaded::permits);
         let open = slice.open.as_ref().is_some_and(|open| open.members.iter().any(permits));
@@ -184,8 +185,9 @@ impl Engine {
 
     fn slice(&self, request: &DecisionRequest<'_>) -> Result<Arc<Slice>, String> {
         let DecisionRequest { operation, resource, effect, external, .. } = *request;
+        let described = request.flow.is_some_and(|flow| flow.described);
         self.cache.get(
-            &Ask { agent: request.agent.into(), operation, resource, effect, external },
+            &Ask { agent: request.agent.into(), operation, resource, effect, external, described },
             &self.materials(),
         )
     }
@@ -254,6 +256,8 @@ impl Engine {
 
 /// Policies of another scope that an explanation lists.
 const NEAR_MAX: usize = 50;
+/// Forbids that an ask gives the words of.
+const WHYS_MAX: usize = 4;
 /// Permits that a reason goes into.
 const MISSED_MAX: usize = 2;
 
@@ -269,10 +273,16 @@ struct Judgement<'a> {
 }
 
 impl Judgement<'_> {
-    /// A forbid wins over an error, an error over a permit, and without a permit nothing happens.
+    /// A forbid wins over an error, an error over a permit, and without a permit nothing happens. A person is
+    /// asked where only forbids that want it stand against a permit.
     fn verdict(&self) -> Verdict {
         if let [first, ..] = self.outcome.forbids.as_slice() {
-            return self.forbidden(*first);
+            let asks = self.policies(&self.outcome.forbids).all(|policy| policy.asks);
+            return match asks.then(|| self.permitted_beside()) {
+                Some(true) => self.ask(),
+                Some(false) => self.forbidden(*first, "; no person is asked, because no policy permits it"),
+                None => self.forbidden(*first, ""),
+            };
         }
         if !self.outcome.errors.is_empty() {
             return self.failed();
@@ -298,7 +308,56 @@ impl Judgement<'_> {
         }
     }
 
-    fn forbidden(&self, first: usize) -> Verdict {
+    /// Whether some permit applies, whatever forbids; nothing does where an evaluation failed. Cedar does not
+    /// name permits when a forbid applies, so those that read the context are evaluated by themselves.
+    fn permitted_beside(&self) -> bool {
+        if self.misfit.is_some() || !self.outcome.errors.is_empty() {
+            return false;
+        }
+        if !self.slice.settled.permits.is_empty() {
+            return true;
+        }
+        let members = self.slice.open.as_ref().map_or(&[][..], |open| &open.members);
+        let permits = set(self.policies(members).filter(|policy| policy.permits()));
+        let (Some(cedar), Ok(permits)) = (&self.cedar, permits) else { return false };
+        let response = self.engine.authorizer.is_authorized(cedar, &permits, &self.slice.entities);
+        response.decision() == cedar_policy::Decision::Allow
+    }
+
+    /// The forbids that apply want a person's word. The reason holds what their authors say, and the advice,
+    /// which is for operators, the facts.
+    fn ask(&self) -> Verdict {
+        let forbids = &self.outcome.forbids;
+        let s = if forbids.len() == 1 { "s" } else { "" };
+        let mut reason = format!(
+            "{} ask{s} a person whether {}",
+            policies_text(self.policies(forbids)),
+            may(self.request)
+        );
+        let whys: Vec<_> = self.policies(forbids).filter_map(Loaded::why).take(WHYS_MAX).collect();
+        if !whys.is_empty() {
+            let _ = write!(reason, ": {}", whys.join("; "));
+        }
+        let mut advice = "a person can approve it (castra approval)".to_owned();
+        if let Some(examiner) = self.examiner() {
+            for policy in self.policies(forbids).take(WHYS_MAX) {
+                let at = format!("{:?} ({}:{})", policy.id, self.engine.policies.file(policy), policy.line);
+                let grounds = examiner.grounds(policy).join("; ");
+                let _ = write!(advice, "; policy {at} would not ask if this were not so: {grounds}");
+            }
+        }
+        Verdict {
+            decision: Decision::Ask,
+            policies: self.ids(forbids),
+            ask: self.ids(forbids),
+            reason,
+            advice,
+            policy_set: self.engine.policies.digest.clone(),
+            inspect: None,
+        }
+    }
+
+    fn forbidden(&self, first: usize, beside: &str) -> Verdict {
         let s = if self.outcome.forbids.len() == 1 { "s" } else { "" };
         let named = policies_text(self.policies(&self.outcome.forbids));
         let mut reason = format!("{named} forbid{s} {}", attempt(self.request));
@@ -307,6 +366,7 @@ impl Judgement<'_> {
             if let Some(why) = policy.why() {
                 let _ = write!(reason, ": {why}");
             }
+            reason.push_str(beside);
             let grounds = self.examiner().map(|e| e.grounds(policy)).unwrap_or_default();
             let at = format!("{:?} ({}:{})", policy.id, self.engine.policies.file(policy), policy.line);
             advice = match grounds.as_slice() {
@@ -460,8 +520,17 @@ impl Judgement<'_> {
 
 /// `agent "mailer" to call tool "files/write_file" (effect act)`
 fn attempt(request: &DecisionRequest<'_>) -> String {
+    tried(request, "to")
+}
+
+/// `agent "mailer" may call tool "files/write_file" (effect act)`
+fn may(request: &DecisionRequest<'_>) -> String {
+    tried(request, "may")
+}
+
+fn tried(request: &DecisionRequest<'_>, to: &str) -> String {
     let (agent, operation) = (&request.agent.name, request.operation.as_str());
-    let mut text = format!("agent {:?} to {operation} {}", agent.as_str(), resource_text(request.resource));
+    let mut text = format!("agent {:?} {to} {operation} {}", agent.as_str(), resource_text(request.resource));
     if matches!(request.resource, ResourceRef::Tool { .. }) {
         let _ = write!(text, " (effect {})", request.effect.as_str());
     }

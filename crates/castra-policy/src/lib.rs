@@ -33,6 +33,6 @@ pub use explain::{ExplainedCondition, ExplainedPolicy, Explanation, PolicyOutcom
 pub use policies::PolicySource;
 pub use problem::{PolicyProblems, Problem};
 pub use schema::schema_text;
-pub use starter::STARTER_POLICY;
+pub use starter::{STANDARD_FILE, STARTER_POLICY, standard_policies};
 pub use suggest::{Observation, suggest};
 pub use tests_file::{TestFailure, TestFileError, TestReport, run_tests};

@@ -20,6 +20,7 @@ use crate::{
     reads::Reads,
     schema,
     scope::Scope,
+    starter::STANDARD_FILE,
     tokens::{Token, space_and_comments, tokens},
 };
 
@@ -45,13 +46,16 @@ pub(crate) struct Loaded {
     pub(crate) conditional: bool,
     /// What it reads of the context; `None` when it reads nothing of it.
     pub(crate) reads: Option<Reads>,
-    /// Whether it asks with `has`, so that something absent is an answer to it and not an error.
+    /// Whether it questions with `has`, so that something absent is an answer to it and not an error.
+    pub(crate) questions: bool,
+    /// Whether a person is asked where it forbids (`@ask("person")`).
     pub(crate) asks: bool,
     /// Entities that its conditions name.
     pub(crate) named: Box<[EntityUid]>,
     /// How the answer to what it permits is to be inspected (`@inspect`).
     pub(crate) inspect: Option<StreamMode>,
     bare: OnceLock<Policy>,
+    prelude: OnceLock<Option<Policy>>,
     /// Its conditions in parts, from the first time that somebody asks why.
     clauses: OnceLock<Box<[Clause]>>,
 }
@@ -64,6 +68,13 @@ impl Loaded {
     /// The policy for requests that its scope matches.
     pub(crate) fn in_scope(&self) -> &Policy {
         self.bare.get_or_init(|| without_scope(&self.policy))
+    }
+
+    /// The policy with those of its conditions that stand before the first one with a `has`, for requests
+    /// that its scope matches; none where there are none. Where it does not apply, the policy does not:
+    /// conditions are joined, and evaluated in their order.
+    pub(crate) fn prelude(&self) -> Option<&Policy> {
+        self.prelude.get_or_init(|| prelude(self.in_scope())).as_ref()
     }
 
     /// Where it begins in its source.
@@ -85,7 +96,7 @@ struct Parsed {
     scope: Scope,
     conditional: bool,
     reads: Option<Reads>,
-    asks: bool,
+    questions: bool,
     named: Box<[EntityUid]>,
 }
 
@@ -125,7 +136,7 @@ impl Parsed {
             mark,
             scope: Scope::of(&policy),
             reads: if conditional { reads(&policy) } else { None },
-            asks: conditional && asks(&policy),
+            questions: conditional && questions(&policy),
             named: if conditional { policy.entity_literals().into() } else { Box::default() },
             conditional,
             policy,
@@ -199,7 +210,7 @@ impl Policies {
     }
 
     fn add(&mut self, source: usize, place: Place<'_>, parsed: Parsed, errors: &mut Findings) {
-        let Parsed { policy, mark, scope, conditional, reads, asks, named } = parsed;
+        let Parsed { policy, mark, scope, conditional, reads, questions, named } = parsed;
         let id: Arc<str> = match annotation(&policy, "id") {
             Some(id) => id.into(),
             None => self.unused_id(place.file, mark.line),
@@ -212,12 +223,13 @@ impl Policies {
         if let Some((_, other)) = self.by_id(&id) {
             let at = format!("{}:{}", self.file(other), other.line);
             let what = format!("the id {id:?} is already that of the policy at {at}");
-            errors.add(
-                place
-                    .problem_near(mark, mark.offset, what)
-                    .of_policy(&id)
-                    .help("ids name policies in decisions and records, so each is used once"),
-            );
+            errors.add(place.problem_near(mark, mark.offset, what).of_policy(&id).help(
+                if self.file(other) == STANDARD_FILE || place.file == STANDARD_FILE {
+                    "a copy of the standard pack stands in its place with `standard = false` under [policy]"
+                } else {
+                    "ids name policies in decisions and records, so each is used once"
+                },
+            ));
             return;
         }
         let inspect = match annotation(&policy, "inspect").map(str::parse::<StreamMode>).transpose() {
@@ -228,9 +240,19 @@ impl Policies {
                 return;
             }
         };
+        let asks = match asks(&policy, reads.as_ref()) {
+            Ok(asks) => asks,
+            Err(wrong) => {
+                let at = place.text.get(mark.offset..).and_then(|text| text.find("@ask")).unwrap_or(0);
+                let problem = place.problem_near(mark, mark.offset + at, wrong.to_string());
+                errors.add(problem.of_policy(&id).help(wrong.help()));
+                return;
+            }
+        };
         self.by_id.insert(id.clone(), self.list.len());
         self.list.push(Loaded {
             inspect,
+            questions,
             policy: policy.new_id(PolicyId::new(&*id)),
             scope,
             reads,
@@ -238,6 +260,7 @@ impl Policies {
             named,
             conditional,
             bare: OnceLock::new(),
+            prelude: OnceLock::new(),
             clauses: OnceLock::new(),
             id,
             source,
@@ -421,8 +444,42 @@ fn reads(policy: &Policy) -> Option<Reads> {
     (reads != Reads::default()).then_some(reads)
 }
 
-/// A policy that does not give its text back is taken to ask.
-fn asks(policy: &Policy) -> bool {
+/// Whether a person is asked where the policy forbids.
+fn asks(policy: &Policy, reads: Option<&Reads>) -> Result<bool, AskError> {
+    match annotation(policy, "ask") {
+        None => Ok(false),
+        Some(_) if policy.effect() == Effect::Permit => Err(AskError::Permit),
+        Some("person") if reads.is_some_and(|reads| reads.needs(&["approval"])) => Ok(true),
+        Some("person") => Err(AskError::Unliftable),
+        Some(other) => Err(AskError::Whom(other.chars().take(40).collect())),
+    }
+}
+
+/// What is wrong with an `@ask`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+enum AskError {
+    #[error("@ask on a permit: only what forbids can ask a person instead")]
+    Permit,
+    #[error("@ask({0:?}): nobody is known by that word")]
+    Whom(String),
+    #[error("this asks a person, and would forbid all the same when one has said yes")]
+    Unliftable,
+}
+
+impl AskError {
+    fn help(&self) -> &'static str {
+        match self {
+            Self::Permit => {
+                "permit the action, and forbid it with @ask(\"person\") and `unless { context has approval }`"
+            }
+            Self::Whom(_) => "write @ask(\"person\")",
+            Self::Unliftable => "add `unless { context has approval }`",
+        }
+    }
+}
+
+/// A policy that does not give its text back is taken to question.
+fn questions(policy: &Policy) -> bool {
     policy.to_cedar().is_none_or(|text| tokens(&text).any(|(_, token)| token == Token::Word("has")))
 }
 
@@ -437,6 +494,29 @@ fn without_scope(policy: &Policy) -> Policy {
         Policy::from_json(Some(policy.id().clone()), json).ok()
     };
     bare().unwrap_or_else(|| policy.clone())
+}
+
+/// The policy without the conditions from the first one on that questions with `has`.
+fn prelude(policy: &Policy) -> Option<Policy> {
+    let mut json = policy.to_json().ok()?;
+    let conditions = json.get_mut("conditions")?.as_array_mut()?;
+    let first = conditions.iter().position(has_has).unwrap_or(conditions.len());
+    conditions.truncate(first);
+    if conditions.is_empty() {
+        return None;
+    }
+    Policy::from_json(Some(policy.id().clone()), json).ok()
+}
+
+/// Whether `has` is an operator somewhere in an expression in Cedar's JSON form. A record with an attribute
+/// of that name counts as one too.
+fn has_has(expression: &serde_json::Value) -> bool {
+    use serde_json::Value;
+    match expression {
+        Value::Object(parts) => parts.iter().any(|(name, part)| name == "has" || has_has(part)),
+        Value::Array(parts) => parts.iter().any(has_has),
+        _ => false,
+    }
 }
 
 /// SHA-256 over the sources by name: for each the length and bytes of name and text, lengths as

@@ -41,6 +41,8 @@ namespace Castra {
     effect: String,
     // Whether it reaches outside.
     external: Bool,
+    // Whether a manifest describes it.
+    described: Bool,
   };
   // A resource of a server: `resource == Castra::Resource::"files/file:///srv/a.txt"`.
   entity Resource in [Server] = {
@@ -96,6 +98,40 @@ namespace Castra {
     // Their names, as the token has them: context.delegation.chain.contains("alice@example.org")
     chain: Set<String>,
   };
+  // What flow control found: where the arguments of a call came from, and what its run has seen.
+  type Flow = {
+    // "full": the gate sees what the user says; "tools": only calls and their results.
+    coverage: String,
+    // A manifest describes the tool.
+    described: Bool,
+    // The run has read what strangers may have written.
+    tainted: Bool,
+    // Something that the user said is known.
+    prompted: Bool,
+    // The run has read a source that its manifest calls secret.
+    secret: Bool,
+    // An attack on the run was seen.
+    suspect: Bool,
+    // What the user said asks for this kind of call.
+    intended: Bool,
+    // Critical arguments with a value that no trusted source gave: context.flow.unfounded.contains("recipient")
+    unfounded: Set<String>,
+    // Of those, ids of objects that appeared nowhere in the run: a guess.
+    unseen: Set<String>,
+    // Arguments with a value that was seen only in untrusted text.
+    injected: Set<String>,
+    // Free arguments with links, addresses or orders to a machine that no trusted source gave.
+    active: Set<String>,
+    // Arguments that carry what is confidential to a place that its label does not allow.
+    leaking: Set<String>,
+  };
+  // A person's word for exactly this action: `unless { context has approval }`.
+  type Approval = {
+    // Who approved.
+    by: Set<String>,
+    // Seconds since the last of them did.
+    age: Long,
+  };
 "#;
 
 const ACTIONS: &str = r#"
@@ -118,6 +154,8 @@ const ACTIONS: &str = r#"
       delegation: Delegation,
       // Kinds of what inspectors saw in it, such as "secret.aws-access-key".
       findings: Set<String>,
+      flow: Flow,
+      approval?: Approval,
       args: Arguments,
       call: Calls,
     },
@@ -136,6 +174,8 @@ const ACTIONS: &str = r#"
       run?: String,
       delegation: Delegation,
       findings: Set<String>,
+      flow: Flow,
+      approval?: Approval,
     },
   };
   // A model is asked.
@@ -151,6 +191,8 @@ const ACTIONS: &str = r#"
       run?: String,
       delegation: Delegation,
       findings: Set<String>,
+      flow: Flow,
+      approval?: Approval,
       model: {
         // "chat", "responses", "messages", "embeddings" or "count-tokens".
         kind: String,
@@ -177,6 +219,8 @@ const ACTIONS: &str = r#"
       run?: String,
       delegation: Delegation,
       findings: Set<String>,
+      flow: Flow,
+      approval?: Approval,
       message: {
         // The operation in A2A's own words, such as "SendMessage" or "GetTask".
         method: String,

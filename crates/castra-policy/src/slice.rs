@@ -192,7 +192,9 @@ impl Materials<'_> {
         let uid = &request.resource;
         let resource = match ask.resource {
             ResourceRef::Tool { server, name } => {
-                tool(uid, &self.names.server(server), name, ask.effect, ask.external)?
+                let facts =
+                    ToolFacts { effect: ask.effect, external: ask.external, described: ask.described };
+                tool(uid, &self.names.server(server), name, facts)?
             }
             ResourceRef::Resource { server, uri } => offered(uid, &self.names.server(server), "uri", uri)?,
             ResourceRef::Prompt { server, name } => offered(uid, &self.names.server(server), "name", name)?,
@@ -214,7 +216,8 @@ impl Materials<'_> {
         if *kind == self.names.tool {
             let Some(of) = self.known.tools.get(id) else { return Ok(None) };
             let server = self.names.server(&of.server);
-            return tool(uid, &server, &of.name, of.effect, of.external).map(Some);
+            let facts = ToolFacts { effect: of.effect, external: of.external, described: of.described };
+            return tool(uid, &server, &of.name, facts).map(Some);
         }
         if *kind == self.names.agent {
             let Some(groups) = self.known.agents.get(id) else { return Ok(None) };
@@ -268,14 +271,19 @@ impl Materials<'_> {
         entities: &Entities,
         policy: &Loaded,
     ) -> Result<Option<bool>, SliceError> {
-        if policy.asks || policy.reads.as_ref().is_none_or(|reads| reads.whole) {
+        if policy.reads.as_ref().is_none_or(|reads| reads.whole) {
             return Ok(None);
         }
+        // To `has` the empty context is an answer, so only what stands before it can settle the matter.
+        let settling = if policy.questions { policy.prelude() } else { Some(policy.in_scope()) };
+        let Some(settling) = settling else { return Ok(None) };
         let request = request.cedar(Context::empty())?;
-        let response = self.authorizer.is_authorized(&request, &set(std::iter::once(policy))?, entities);
+        let alone = PolicySet::from_policies([settling.clone()]).map_err(|error| error.to_string())?;
+        let response = self.authorizer.is_authorized(&request, &alone, entities);
         let diagnostics = response.diagnostics();
         let erred = diagnostics.errors().next().is_some();
-        Ok((!erred).then(|| diagnostics.reason().next().is_some()))
+        let applies = (!erred).then(|| diagnostics.reason().next().is_some());
+        Ok(applies.filter(|applies| !(*applies && policy.questions)))
     }
 
     fn open<'p>(
@@ -308,7 +316,7 @@ fn is_tool(resource: &ResourceRef) -> bool {
     matches!(resource, ResourceRef::Tool { .. })
 }
 
-fn set<'p>(policies: impl Iterator<Item = &'p Loaded>) -> Result<PolicySet, SliceError> {
+pub(crate) fn set<'p>(policies: impl Iterator<Item = &'p Loaded>) -> Result<PolicySet, SliceError> {
     PolicySet::from_policies(policies.map(|policy| policy.in_scope().clone()))
         .map_err(|error| error.to_string())
 }
@@ -346,18 +354,20 @@ fn offered(
     entity(uid, [server.clone()], attributes)
 }
 
-fn tool(
-    uid: &EntityUid,
-    server: &EntityUid,
-    name: &str,
+/// What a tool's entity says of it.
+struct ToolFacts {
     effect: Effect,
     external: bool,
-) -> Result<Entity, SliceError> {
+    described: bool,
+}
+
+fn tool(uid: &EntityUid, server: &EntityUid, name: &str, facts: ToolFacts) -> Result<Entity, SliceError> {
     let attributes = [
         ("server", RestrictedExpression::new_entity_uid(server.clone())),
         ("name", text(name)),
-        ("effect", text(effect.as_str())),
-        ("external", RestrictedExpression::new_bool(external)),
+        ("effect", text(facts.effect.as_str())),
+        ("external", RestrictedExpression::new_bool(facts.external)),
+        ("described", RestrictedExpression::new_bool(facts.described)),
     ];
     entity(uid, [server.clone()], attributes)
 }
@@ -370,6 +380,7 @@ pub(crate) struct Ask<'a> {
     pub(crate) resource: &'a ResourceRef,
     pub(crate) effect: Effect,
     pub(crate) external: bool,
+    pub(crate) described: bool,
 }
 
 /// The part of an identity that slices depend on.
@@ -393,6 +404,7 @@ struct Key {
     resource: ResourceRef,
     effect: Effect,
     external: bool,
+    described: bool,
 }
 
 impl Ask<'_> {
@@ -404,6 +416,7 @@ impl Ask<'_> {
             resource: self.resource.clone(),
             effect: self.effect,
             external: self.external,
+            described: self.described,
         }
     }
 
@@ -414,6 +427,7 @@ impl Ask<'_> {
             && *self.resource == key.resource
             && self.effect == key.effect
             && self.external == key.external
+            && self.described == key.described
     }
 }
 

@@ -4,8 +4,8 @@
 use std::{fmt, net::IpAddr, sync::Arc};
 
 use castra_core::{
-    AgentIdentity, AgentName, AuthMethod, Decision, Effect, GroupName, ModelName, Operation, PeerName,
-    Protocol, ResourceRef, RunId, ServerName, Timestamp,
+    AgentIdentity, AgentName, Approval, AuthMethod, Coverage, Decision, Effect, FlowFacts, GroupName,
+    ModelName, Operation, PeerName, Protocol, ResourceRef, RunId, ServerName, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
@@ -36,7 +36,9 @@ use crate::{DecisionRequest, Engine, Particulars};
 /// tools = ["search"]                  # that the model may call
 /// media = true                        # images, sound or files; default: false
 /// method = "GetTask"                  # of A2A; default: "SendMessage"
-/// expect = "deny"
+/// flow = { tainted = true, unfounded = ["recipient"] }   # what flow control found; default: nothing looked
+/// approval = { by = ["alice"], age = 30 }                 # a person's word for it; default: none
+/// expect = "deny"                     # or "allow", "ask"
 /// policies = ["office-hours"]         # the ids that decide; not checked when absent
 /// ```
 ///
@@ -143,8 +145,74 @@ struct Test {
     #[serde(default)]
     media: bool,
     method: Option<String>,
+    flow: Option<Flow>,
+    approval: Option<Approved>,
     expect: Decision,
     policies: Option<Vec<String>>,
+}
+
+/// `context.flow`: what is not named is as in a run of which the gate sees everything and nothing is wrong.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Flow {
+    coverage: Coverage,
+    described: bool,
+    tainted: bool,
+    prompted: bool,
+    secret: bool,
+    suspect: bool,
+    intended: bool,
+    unfounded: Vec<Arc<str>>,
+    unseen: Vec<Arc<str>>,
+    injected: Vec<Arc<str>>,
+    active: Vec<Arc<str>>,
+    leaking: Vec<Arc<str>>,
+}
+
+impl Default for Flow {
+    fn default() -> Self {
+        Self {
+            coverage: Coverage::Full,
+            described: true,
+            tainted: false,
+            prompted: true,
+            secret: false,
+            suspect: false,
+            intended: true,
+            unfounded: Vec::new(),
+            unseen: Vec::new(),
+            injected: Vec::new(),
+            active: Vec::new(),
+            leaking: Vec::new(),
+        }
+    }
+}
+
+impl Flow {
+    fn facts(&self) -> FlowFacts {
+        FlowFacts {
+            coverage: self.coverage,
+            described: self.described,
+            tainted: self.tainted,
+            prompted: self.prompted,
+            secret: self.secret,
+            suspect: self.suspect,
+            intended: self.intended,
+            unfounded: self.unfounded.clone(),
+            unseen: self.unseen.clone(),
+            injected: self.injected.clone(),
+            active: self.active.clone(),
+            leaking: self.leaking.clone(),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Approved {
+    by: Vec<Arc<str>>,
+    #[serde(default)]
+    age: u64,
 }
 
 /// What is asked of a model, in the words of `context.model.kind`.
@@ -187,6 +255,9 @@ impl Test {
         let arguments = serde_json::to_vec(&self.args).unwrap_or_default();
         let revision = self.revision.as_deref().unwrap_or(MODERN);
         let run = self.run.as_deref().and_then(RunId::new);
+        let flow = self.flow.as_ref().map(Flow::facts);
+        let approval = self.approval.as_ref();
+        let approval = approval.map(|a| Approval { by: a.by.clone(), age_secs: a.age });
         let verdict = engine.decide(&DecisionRequest {
             agent: &self.identity(),
             operation: self.operation,
@@ -202,8 +273,8 @@ impl Test {
             arguments: (self.operation == Operation::Call).then_some(&arguments),
             findings: &self.findings,
             particulars: self.particulars(),
-            flow: None,
-            approval: None,
+            flow: flow.as_ref(),
+            approval: approval.as_ref(),
         });
         let got: Vec<&str> = verdict.policies.iter().map(|id| &**id).collect();
         let mut meant = self.policies.clone();

@@ -9,7 +9,7 @@ use castra_core::{AgentName, ModelName};
 use castra_identity::CertificateError;
 use castra_protect::ProtectError;
 
-use crate::Enrolment;
+use crate::{ApprovalState, Enrolment};
 
 /// Why the store refused. Every message says what happened, why, and what helps.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +73,10 @@ pub enum StoreError {
         "nothing was promoted of the model {route}, or all of it was rolled back: it serves as the configuration says"
     )]
     NothingPromoted { route: ModelName },
+    #[error("there is no approval {id:?}. `castra approval list --all` shows those there are")]
+    NoApproval { id: String },
+    #[error("approval {id} is {}, so it cannot be answered any more", state.as_str())]
+    ApprovalEnded { id: String, state: ApprovalState },
     #[error(transparent)]
     Certificate(#[from] CertificateError),
     #[error(transparent)]

@@ -15,7 +15,8 @@ mod state;
 pub use error::StoreError;
 pub use folder::{GateLock, KeyFiles, ServerCertificate, StateDir};
 pub use state::{
-    AgentDetail, AgentRow, BudgetAmounts, BudgetRow, CertificateRow, CredentialFollower, Enrolment,
+    AgentDetail, AgentRow, ApprovalAsk, ApprovalBounds, ApprovalFollower, ApprovalOf, ApprovalRow,
+    ApprovalState, AskedApproval, BudgetAmounts, BudgetRow, CertificateRow, CredentialFollower, Enrolment,
     IssuedToken, KeptRun, PeerCard, PeerRow, PeerThing, PromotionFollower, PromotionKind, PromotionRow,
     Promotions, RunRow, RunWrite, SeenCard, SeenTool, Share, State, TokenRow, ToolRow,
 };

@@ -1,11 +1,12 @@
 //! The database of the state folder: agents and their credentials, operators, data keys, the
-//! catalogue, what is spent of budgets, what was promoted of model routes, settings.
+//! catalogue, questions to people, what is spent of budgets, what was promoted of model routes, settings.
 //!
 //! Several processes use it at once: the gate, and commands beside it. Everything that a gate must
 //! notice counts up `credentials` in `counters`, so that [`CredentialFollower`] sees it by one small
 //! query. Secrets are never in it in clear: tokens as hashes, data keys wrapped.
 
 mod agents;
+mod approvals;
 mod budgets;
 mod catalogue;
 mod follow;
@@ -25,6 +26,9 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 
 pub use self::{
     agents::{AgentDetail, AgentRow, CertificateRow, IssuedToken, TokenRow},
+    approvals::{
+        ApprovalAsk, ApprovalBounds, ApprovalFollower, ApprovalOf, ApprovalRow, ApprovalState, AskedApproval,
+    },
     budgets::{BudgetAmounts, BudgetRow},
     catalogue::{SeenTool, ToolRow},
     follow::CredentialFollower,

@@ -94,6 +94,9 @@ Exit codes: 0 the input ended, 1 failed, 2 bad usage.")]
     /// The people who may use the console
     #[command(subcommand, after_help = CODES)]
     Person(PersonCommand),
+    /// What agents want to do and a person has to approve
+    #[command(subcommand, after_help = CODES)]
+    Approval(ApprovalCommand),
     /// The other agents behind the gate, and their cards
     #[command(subcommand, after_help = CODES)]
     Peer(PeerCommand),
@@ -244,6 +247,57 @@ Exit codes: 0 done (also when nothing waits), 1 failed, 2 bad usage.")]
         /// Its name
         name: PeerName,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ApprovalCommand {
+    /// List what waits for a person's word, with what it is about
+    #[command(after_help = "Example:
+  castra approval list --json
+
+Exit codes: 0 done (also when nothing waits), 1 failed, 2 bad usage.")]
+    List {
+        /// Those that were answered, used or too late as well
+        #[arg(long)]
+        all: bool,
+    },
+    /// Show one with all that the gate knows of it
+    #[command(after_help = "Example:
+  castra approval show lusab-babad
+
+Exit codes: 0 done, 1 failed (also when there is none), 2 bad usage.")]
+    Show {
+        /// Its id
+        id: String,
+    },
+    /// Say yes: the agent may do exactly this, once
+    #[command(
+        after_help = "It is good for exactly these arguments and for a few minutes ([approvals] expires).
+
+Example:
+  castra approval approve lusab-babad --reason 'the invoice is ours'
+
+Exit codes: 0 approved, 1 failed (also when it was answered before, or it is too late), 2 bad usage."
+    )]
+    Approve(AnswerArgs),
+    /// Say no: the agent is told so, and does not get to ask for more in this run for a while
+    #[command(after_help = "Example:
+  castra approval deny lusab-babad
+
+Exit codes: 0 denied, 1 failed (also when it was answered before, or it is too late), 2 bad usage.")]
+    Deny(AnswerArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AnswerArgs {
+    /// The id of the approval
+    pub(crate) id: String,
+    /// Why, for the log
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+    /// Who says so [default: the user who runs this]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) by: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -461,6 +515,16 @@ Exit codes: 0 done, 1 failed, 2 nothing was observed, or bad usage.")]
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
     },
+    /// Print the standard pack, the policies of flow control that stand beside your own
+    #[command(
+        after_help = "To change it, put a copy into your policy folder and set `standard = false` under [policy].
+
+Example:
+  castra policy standard > policies/flow.cedar
+
+Exit codes: 0 done, 1 failed, 2 bad usage."
+    )]
+    Standard,
     /// Print the Cedar schema of the catalogue, which policies are checked against
     #[command(after_help = "Example:
   castra policy schema > castra.cedarschema

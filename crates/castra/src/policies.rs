@@ -47,6 +47,7 @@ pub(crate) fn catalogue(
             name: row.name.as_str().into(),
             effect: stated.and_then(|s| s.effect).unwrap_or(row.effect),
             external: stated.and_then(|s| s.external).unwrap_or(row.external),
+            described: stated.is_some(),
             input_schema: input_schema(&row.definition),
         });
     }
@@ -64,12 +65,16 @@ fn input_schema(definition: &str) -> serde_json::Value {
     definition.get("inputSchema").cloned().unwrap_or_default()
 }
 
-/// Loads the folder's policies.
+/// Loads the folder's policies, and the standard pack beside them if it is wanted.
 pub(crate) fn load(
     config: &Config,
     catalogue: &Catalogue,
 ) -> Result<Result<Engine, PolicyProblems>, Failure> {
-    Ok(Engine::load(&sources(&config.policy.dir)?, catalogue))
+    let mut sources = sources(&config.policy.dir)?;
+    if config.policy.standard {
+        sources.push(castra_policy::standard_policies());
+    }
+    Ok(Engine::load(&sources, catalogue))
 }
 
 /// What is known of a tool: its effect, and whether it reaches outside. A tool that was never seen may do anything.

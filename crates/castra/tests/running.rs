@@ -354,3 +354,74 @@ fn promotions_are_followed_and_stand_in_the_log_also_those_made_while_no_gate_ra
     assert_eq!((promoted("v1"), promoted("v2")), (1, 1));
     assert_eq!(up.end(), Some(0));
 }
+
+#[test]
+fn a_person_answers_beside_the_gate_and_a_restart_forgets_nothing() {
+    const WRITING: &str = r#"
+        @id("writes") permit (principal, action == Castra::Action::"call", resource in Castra::Server::"notes");
+        @id("looked-at") @ask("person") @reason("somebody reads notes before they are written")
+        forbid (principal, action == Castra::Action::"call", resource == Castra::Tool::"notes/write_note")
+        unless { context has approval };"#;
+    let folder = Folder::new();
+    let token = folder.agent("bot");
+    fs::create_dir(folder.path().join("policies")).unwrap();
+    fs::write(folder.path().join("policies/own.cedar"), WRITING).unwrap();
+    let write = |client: &mut Client, text: &str| {
+        client.ask(
+            "tools/call",
+            json!({
+                "name": "write_note", "arguments": { "name": "b.txt", "text": text },
+                "_meta": { "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01" },
+            }),
+        )
+    };
+    let asked = |answer: &Value| {
+        let id = &answer["result"]["_meta"]["castra.dev/approval_required"]["id"];
+        id.as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
+    };
+    let up = Up::start(&folder);
+    let mut client = Client::start(&folder, up.gate(), &token);
+    let (id, other) = (asked(&write(&mut client, "x")), asked(&write(&mut client, "y")));
+    client.end();
+    assert_eq!(up.end(), Some(0));
+
+    // While no gate runs one is approved, and while one runs the other is denied.
+    let (code, list) = folder.json(&["approval", "list"]);
+    assert_eq!((code, list.as_array().unwrap().len()), (Some(0), 2));
+    assert_eq!((&list[0]["id"], &list[0]["agent"]), (&json!(id), &json!("bot")));
+    assert_eq!(list[0]["shown"]["arguments"], r#"{"name":"b.txt","text":"x"}"#);
+    let text = folder.command(&["approval", "show", &id]).output().unwrap();
+    let text = String::from_utf8(text.stdout).unwrap();
+    for part in ["bot", "notes/write_note", "somebody reads notes", "castra approval approve"] {
+        assert!(text.contains(part), "{text}");
+    }
+    let (code, said) = folder.json(&["approval", "approve", &id, "--by", "alice", "--reason", "fine"]);
+    assert_eq!((code, &said["state"], &said["answered_by"]), (Some(0), &json!("approved"), &json!("alice")));
+    assert_eq!(folder.json(&["approval", "deny", &id]).0, Some(1), "it is answered");
+    assert_eq!(folder.json(&["approval", "approve", "nobody-knows"]).0, Some(1));
+    let up = Up::start(&folder);
+    assert_eq!(folder.json(&["approval", "deny", &other]).0, Some(0));
+    let mut client = Client::start(&folder, up.gate(), &token);
+    let written = write(&mut client, "x");
+    assert!(!is_refused(&written), "{written}");
+    assert_eq!(fs::read_to_string(folder.path().join("notes/b.txt")).unwrap(), "x");
+    let denied = write(&mut client, "y").to_string();
+    assert!(denied.contains("a person said no to this"), "{denied}");
+
+    soon("all of it stands in the log", || {
+        let events = folder.json(&["log", "query", "--kind", "event"]).1;
+        let count = |kind: &str| events.as_array().unwrap().iter().filter(|e| e["event"] == kind).count();
+        ["approval-asked", "approval-given", "approval-denied", "approval-used"].map(count) == [2, 1, 1, 1]
+    });
+    let (_, waiting) = folder.json(&["log", "query", "--decision", "ask"]);
+    assert_eq!(waiting.as_array().unwrap().len(), 2);
+    let action = waiting[0]["action"].as_str().unwrap();
+    let (code, why) = folder.json(&["policy", "explain", action]);
+    assert_eq!((code, &why["decision"]), (Some(2), &json!("ask")));
+    assert_eq!(folder.json(&["approval", "list"]).1, json!([]));
+    let (_, all) = folder.json(&["approval", "list", "--all"]);
+    assert_eq!((&all[0]["state"], &all[1]["state"]), (&json!("used"), &json!("denied")));
+    client.end();
+    assert_eq!(up.end(), Some(0));
+    assert_eq!(folder.json(&["log", "verify"]).0, Some(0));
+}

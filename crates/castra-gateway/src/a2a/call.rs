@@ -27,6 +27,7 @@ use crate::{
     gate::Gate,
     listen::{Connection, single},
     path::{self, Stopped},
+    record::Asked,
     run,
     understand::{Action, Particulars},
 };
@@ -157,7 +158,7 @@ impl Door<'_> {
 fn may_send(gate: &Gate, agent: &AgentIdentity, peer: &Peer) -> bool {
     let resource = ResourceRef::Peer(peer.parts.name.clone());
     let effect = Method::SendMessage.effect();
-    gate.engine.load().may_use(agent, Operation::Send, &resource, effect, true)
+    gate.engine.load().may_use(agent, Operation::Send, &resource, effect, true, false)
 }
 
 fn spoken(headers: &HeaderMap, http: &HttpRequest<'_>) -> Result<(), Fault> {
@@ -339,6 +340,7 @@ impl Caller {
         let denied = match stopped {
             Stopped::Refused(refusal) => return self.refuse(&refusal.clone().into()),
             Stopped::Denied(denied) => denied,
+            Stopped::Asked(asked) => return self.asked(asked),
         };
         let refusal = Refusal::new(Step::Decide, RefusalCode::Denied, denied.verdict.reason.clone())
             .advise(denied.verdict.advice.clone());
@@ -348,6 +350,19 @@ impl Caller {
             Notes { policies: &denied.verdict.policies, receipt: Some(&denied.receipt), ..Notes::default() };
         let response = self.tell(ErrorKind::Denied, &refusal, &notes);
         answer::with_header(response, RECEIPT, &denied.receipt)
+    }
+
+    /// Tells that a person has to approve the message first; already on record.
+    fn asked(&self, asked: &Asked) -> Response<AnswerBody> {
+        let (refusal, expires) = (asked.question.refusal(), asked.question.expires_text());
+        self.gate.metrics.refusal(refusal.code);
+        let notes = Notes {
+            receipt: Some(&asked.receipt),
+            approval: Some((&asked.question.id, &expires)),
+            ..Notes::default()
+        };
+        let response = self.tell(ErrorKind::Denied, &refusal, &notes);
+        answer::with_header(response, RECEIPT, &asked.receipt)
     }
 
     /// Refuses in the protocol's own form, on record.

@@ -8,7 +8,10 @@ use castra_core::{ActionId, AgentIdentity, Effect, Operation, Protocol, Refusal,
 use castra_identity::oauth;
 use castra_protocol::{
     json,
-    mcp::{self, ActionOn, Handshake, MethodKind, Missing, RefusalContext, Request, Revision},
+    mcp::{
+        self, ActionOn, ApprovalRequired, Handshake, Message, MethodKind, Missing, ParseLimits,
+        RefusalContext, Request, Revision, Splice,
+    },
 };
 use castra_store::clock;
 use http::{HeaderMap, Response, StatusCode};
@@ -18,11 +21,11 @@ use super::{
     target,
 };
 use crate::{
-    answer::{self, AnswerBody},
+    answer::{self, AnswerBody, RECEIPT},
     gate::Gate,
     inspect,
     path::{self, Stopped},
-    record::Permit,
+    record::{Asked, Permit},
     understand::{Action, Particulars},
 };
 
@@ -64,7 +67,20 @@ impl Caller {
         bytes: &Bytes,
     ) -> Response<AnswerBody> {
         if let Some((operation, on)) = request.action() {
-            return self.act(request, bytes, operation, on).await;
+            let Some(bytes) = Self::without_own_state(request) else {
+                return self.act(request, bytes, operation, on).await;
+            };
+            return match mcp::parse(&bytes, &ParseLimits::default()) {
+                Ok(Message::Request(request)) => self.act(&request, &bytes, operation, on).await,
+                _ => {
+                    let refusal = Refusal::new(
+                        castra_core::Step::Understand,
+                        castra_core::RefusalCode::Malformed,
+                        "the request could not be read without the state of the approval",
+                    );
+                    self.refuse(&refusal, &self.context(request))
+                }
+            };
         }
         match request.kind() {
             MethodKind::List(kind) => {
@@ -144,7 +160,7 @@ impl Caller {
         }
         let could = || {
             let engine = self.gate.engine.load();
-            engine.may_use(&self.agent, Operation::Call, &target.resource, Effect::Read, false)
+            engine.may_use(&self.agent, Operation::Call, &target.resource, Effect::Read, false, false)
         };
         if admitted.is_ok() || (matches!(admitted, Err(Stopped::Denied(_))) && could()) {
             target.server.look_again();
@@ -168,6 +184,7 @@ impl Caller {
         let denied = match stopped {
             Stopped::Refused(refusal) => return self.refuse(refusal, &self.context(request)),
             Stopped::Denied(denied) => denied,
+            Stopped::Asked(asked) => return self.asked(request, asked),
         };
         let refusal = Refusal::new(
             castra_core::Step::Decide,
@@ -183,6 +200,44 @@ impl Caller {
             ..self.context(request)
         };
         refused(&refusal, &context)
+    }
+
+    /// Tells that a person has to approve the action first. A modern client that can put a question before
+    /// its person does so and tries again; the answer is no approval, and what comes back is judged anew.
+    fn asked(&self, request: &Request<'_>, asked: &Asked) -> Response<AnswerBody> {
+        let (refusal, expires) = (asked.question.refusal(), asked.question.expires_text());
+        self.gate.metrics.refusal(refusal.code);
+        let approval = ApprovalRequired { id: &asked.question.id, expires: &expires };
+        let context = RefusalContext {
+            approval: Some(approval),
+            receipt: Some(&asked.receipt),
+            ..self.context(request)
+        };
+        if !self.can_ask_its_person(request) {
+            return refused(&refusal, &context);
+        }
+        let body = mcp::approval_question(request.id, &refusal, approval, &context);
+        answer::with_header(answer::json(StatusCode::OK, body), RECEIPT, &asked.receipt)
+    }
+
+    /// Whether a question may stand in place of a result (2026-07-28, basic/patterns/mrtr): the client
+    /// declares elicitation, and does not carry state of the server's own, which would be lost.
+    fn can_ask_its_person(&self, request: &Request<'_>) -> bool {
+        let declared = request.meta.client_capabilities.map_or("{}", |span| request.slice(span));
+        self.session().is_none()
+            && matches!(&*request.method, "tools/call" | "prompts/get" | "resources/read")
+            && request.request_state.is_none()
+            && json::get(declared, &["elicitation"]).is_some()
+    }
+
+    /// The request without the state and the answers that belong to a question of the gate's own, which no
+    /// server is to see.
+    fn without_own_state(request: &Request<'_>) -> Option<Bytes> {
+        let own = request.request_state.as_ref().is_some_and(|state| state.starts_with(mcp::APPROVAL_STATE));
+        own.then(|| {
+            let splice = Splice::request(request).remove("requestState").remove("inputResponses");
+            Bytes::from(splice.finish().into_owned())
+        })
     }
 
     /// A modern client that did not declare the tasks extension is told so before anything else

@@ -157,15 +157,22 @@ fn may_see(caller: &Caller, server: &Arc<Server>, kind: ListKind, item: &Item<'_
         ListKind::Tools => {
             let facts = server.tool(&item.key);
             let tool = server.tool_ref(&item.key);
-            engine.may_use(&caller.agent, Operation::Call, &tool, facts.effect, facts.external)
+            engine.may_use(
+                &caller.agent,
+                Operation::Call,
+                &tool,
+                facts.effect,
+                facts.external,
+                facts.described(),
+            )
         }
         ListKind::Resources | ListKind::ResourceTemplates => {
             let resource = ResourceRef::Resource { server: server.name().clone(), uri: name() };
-            engine.may_use(&caller.agent, Operation::Read, &resource, Effect::Read, false)
+            engine.may_use(&caller.agent, Operation::Read, &resource, Effect::Read, false, false)
         }
         ListKind::Prompts => {
             let prompt = ResourceRef::Prompt { server: server.name().clone(), name: name() };
-            engine.may_use(&caller.agent, Operation::Read, &prompt, Effect::Read, false)
+            engine.may_use(&caller.agent, Operation::Read, &prompt, Effect::Read, false, false)
         }
     }
 }

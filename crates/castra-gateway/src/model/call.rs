@@ -9,7 +9,10 @@ use castra_core::{
     StreamMode,
 };
 use castra_identity::oauth;
-use castra_protocol::model::{Api, Brought, ModelError, ModelLimits, RefusalNotes, Request, parse_request};
+use castra_protocol::{
+    mcp::ApprovalRequired,
+    model::{Api, Brought, ModelError, ModelLimits, RefusalNotes, Request, parse_request},
+};
 use castra_store::clock;
 use http::{HeaderMap, Response};
 
@@ -29,7 +32,7 @@ use crate::{
     budget::{BudgetAsk, Priced, Reservation, Tokens},
     gate::Gate,
     path::{self, Stopped},
-    record::{Denied, Permit},
+    record::{Asked, Denied, Permit},
     run,
     understand::{Action, Particulars},
 };
@@ -52,6 +55,7 @@ enum Stop {
     /// The request cannot be read or passed on; the error may name the field.
     Request(ModelError),
     Denied(Denied),
+    Asked(Asked),
 }
 
 impl From<Refusal> for Stop {
@@ -71,6 +75,7 @@ impl From<Stopped> for Stop {
         match stopped {
             Stopped::Refused(refusal) => Self::Refused(refusal),
             Stopped::Denied(denied) => Self::Denied(denied),
+            Stopped::Asked(asked) => Self::Asked(asked),
         }
     }
 }
@@ -237,6 +242,7 @@ impl Caller {
                 );
             }
             Stop::Denied(denied) => denied,
+            Stop::Asked(asked) => return self.asked(asked),
         };
         let refusal = Refusal::new(Step::Decide, RefusalCode::Denied, denied.verdict.reason.clone())
             .advise(denied.verdict.advice.clone());
@@ -247,6 +253,16 @@ impl Caller {
             receipt: Some(&denied.receipt),
             ..RefusalNotes::default()
         };
+        refused(self.api, &refusal, &notes)
+    }
+
+    /// Tells that a person has to approve the request first; already on record.
+    fn asked(&self, asked: &Asked) -> Response<AnswerBody> {
+        let (refusal, expires) = (asked.question.refusal(), asked.question.expires_text());
+        self.gate.metrics.refusal(refusal.code);
+        let approval = ApprovalRequired { id: &asked.question.id, expires: &expires };
+        let extra = [("approval_required", approval.to_json())];
+        let notes = RefusalNotes { receipt: Some(&asked.receipt), extra: &extra, ..RefusalNotes::default() };
         refused(self.api, &refusal, &notes)
     }
 

@@ -88,6 +88,7 @@ impl Caller {
                 &resource,
                 Effect::Read,
                 true,
+                false,
             )
     }
 }

@@ -5,7 +5,8 @@
 use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
-use castra_core::{Effect, Operation, Refusal, RefusalCode, ResourceRef, RunId, ServerName, Step};
+use castra_core::{Effect, FlowFacts, Operation, Refusal, RefusalCode, ResourceRef, RunId, ServerName, Step};
+use castra_flow::Judgement;
 use castra_ledger::Status;
 use castra_protocol::{
     json, mcp,
@@ -78,6 +79,8 @@ struct Target {
     external: bool,
     /// The agent calls it through the gate, where the call itself is decided.
     comes_to_the_gate: bool,
+    /// Whether a manifest describes it.
+    described: bool,
 }
 
 impl Target {
@@ -87,6 +90,7 @@ impl Target {
             effect: tool.facts.effect,
             external: tool.facts.external,
             comes_to_the_gate: true,
+            described: tool.facts.described(),
         }
     }
 }
@@ -118,8 +122,16 @@ impl Caller {
             let facts = server.tool(name);
             let same = facts.argument_names()?.into_iter().eq(parameters.iter().map(|name| &**name));
             let resource = server.tool_ref(name);
-            let may =
-                || engine.may_use(&self.agent, Operation::Call, &resource, facts.effect, facts.external);
+            let may = || {
+                engine.may_use(
+                    &self.agent,
+                    Operation::Call,
+                    &resource,
+                    facts.effect,
+                    facts.external,
+                    facts.described(),
+                )
+            };
             (same && may()).then(|| GateTool { server, name: name.into(), facts })
         });
         let tool = meant.next()?;
@@ -153,6 +165,10 @@ impl Judge {
         };
         let permit = match path::admit(&self.caller.gate, action).await {
             Ok(permit) => permit,
+            Err(Stopped::Asked(asked)) => {
+                self.caller.gate.metrics.refusal(RefusalCode::ApprovalRequired);
+                return Judged::Refused(held(call, &asked.question.refusal()));
+            }
             Err(Stopped::Refused(refusal)) => return self.refuse(call, &refusal),
             Err(Stopped::Denied(denied)) => {
                 self.caller.gate.metrics.refusal(RefusalCode::Denied);
@@ -203,7 +219,7 @@ impl Judge {
             request,
             findings: kinds,
             particulars: Particulars::None,
-            flow: None,
+            flow: target.comes_to_the_gate.then(|| left_to_the_call(target.described)),
             part: None,
             judged_at_call: target.comes_to_the_gate,
             approval: None,
@@ -223,6 +239,7 @@ impl Judge {
             effect: stated.effect,
             external: stated.external,
             comes_to_the_gate: false,
+            described: stated.described(),
         })
     }
 
@@ -251,6 +268,12 @@ impl Judge {
     }
 }
 
+/// What flow control says of a call that comes to the gate itself: nothing yet, but whether it knows the tool.
+fn left_to_the_call(described: bool) -> Judgement {
+    let facts = FlowFacts { described, tainted: false, ..FlowFacts::default() };
+    Judgement { facts, findings: Vec::new() }
+}
+
 /// The API's own word for a tool call.
 fn method(api: Api) -> &'static str {
     match api {
@@ -258,6 +281,12 @@ fn method(api: Api) -> &'static str {
         Api::Messages | Api::CountTokens => "tool_use",
         Api::Chat | Api::Embeddings => "tool_calls",
     }
+}
+
+/// What stands in place of a call that waits for a person.
+fn held(call: &ToolCall, refusal: &Refusal) -> String {
+    let name: String = call.name.chars().take(120).collect();
+    format!("[The call of the tool {name:?} did not happen. {refusal}.]")
 }
 
 /// What stands in place of a refused call. It is read by the agent, and by the model in the next turn.

@@ -145,6 +145,12 @@ impl Part {
         self.runs.keeper.mark(&self.run, marks);
     }
 
+    /// A person is asked about the call because of where its arguments come from.
+    pub(crate) fn held(&self) {
+        let What::Call(tool, arguments) = &self.what else { return };
+        self.change(|kept| tool.with(|tool| kept.run.held(tool, arguments)));
+    }
+
     /// The call of a tool returned; `record` is the index of the intent in the log.
     pub(crate) fn returned(&self, content: Content<'_>, is_error: bool, record: u64) {
         let What::Call(tool, arguments) = &self.what else {

@@ -149,3 +149,92 @@ async fn secrets_in_arguments_are_masked_before_anybody_decides() {
         rig.close_and_verify().await;
     }
 }
+
+/// Lets everything happen; to delete takes a person's word, and so does a prompt to another model.
+const ASKERS: &str = r#"
+    permit (principal, action, resource);
+    @ask("person") forbid (principal, action == Castra::Action::"call", resource is Castra::Tool)
+    when { resource.name like "*delete*" || resource.name == "change" } unless { context has approval };
+    @ask("person") forbid (principal, action == Castra::Action::"complete", resource == Castra::Model::"careful")
+    unless { context has approval };"#;
+
+/// The id of an approval, in words such as `castra approval approve lusab-babad`.
+fn approval_in(words: &str) -> &str {
+    words.split("castra approval approve ").nth(1).and_then(|rest| rest.get(..11)).unwrap_or_default()
+}
+
+fn approve(rig: &Rig, id: &str) {
+    rig.state.answer_approval(id, true, "alice", None, castra_store::clock::now()).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agents_own_tool_waits_for_a_person_and_passes_once_approved() {
+    for asks in ALL_ASKS {
+        let server = provider::saying(asks.native(), wants()).await;
+        let rig = Rig::start(Wish { policies: ASKERS, ..wish(asks.native(), &server) }).await;
+        let names = ["read_file", "delete_file"];
+        let got = asks.ask_with(&rig, "go", &names).await.json();
+        assert_eq!(asks.calls(&got).len(), 1, "{got}");
+        let words = asks.text(&got);
+        let id = approval_in(&words).to_owned();
+        assert!(words.contains("the tool \"delete_file\" did not happen"), "{words}");
+        let events = asks.stream(&rig, "go", &names).await.rest().await;
+        assert_eq!(approval_in(&asks.streamed_text(&events)), id, "{asks:?}: the same question");
+        approve(&rig, &id);
+        let got = asks.ask_with(&rig, "go", &names).await.json();
+        assert_eq!(asks.calls(&got).len(), 2, "{asks:?}: {got}");
+        let got = asks.ask_with(&rig, "go", &names).await.json();
+        assert_eq!(asks.calls(&got).len(), 1, "{asks:?}: it is used up");
+        rig.close_and_verify().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tool_of_a_server_is_asked_about_when_it_is_called() {
+    let tools = servers::modern().await;
+    let asks = ALL_ASKS[0];
+    let server = provider::saying(asks.native(), Says::default().call("files__change", &["{}"])).await;
+    let rig = Rig::start(Wish {
+        servers: vec![("files", tools.transport())],
+        policies: ASKERS,
+        ..wish(asks.native(), &server)
+    })
+    .await;
+    rig.learned("files", servers::TOOLS).await;
+    let got = asks.ask_with(&rig, "go", &["files__change"]).await.json();
+    assert_eq!(asks.calls(&got), [("files__change".to_owned(), json!({}))], "{got}");
+    assert!(rig.state.approvals(true, castra_store::clock::now()).unwrap().is_empty());
+    let call = json!({"name": "files__change", "arguments": {}});
+    let got = rig.modern("/mcp", "tools/call", call).await;
+    assert!(got.body.contains("castra.dev/approval_required"), "{}", got.body);
+    let intents = rig.records_of("intent").await;
+    let told: Vec<_> = intents
+        .iter()
+        .filter(|i| i["operation"] == "call")
+        .map(|i| (i["decision"].as_str().unwrap(), i["enforced"].as_bool().unwrap()))
+        .collect();
+    assert_eq!(told, [("ask", false), ("ask", true)]);
+    rig.close_and_verify().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_to_a_model_can_wait_too() {
+    for asks in ALL_ASKS {
+        let server = provider::saying(asks.native(), Says::text(&["Hello."])).await;
+        let models = vec![crate::stage::route("careful", &[("v1", asks.native(), &server)])];
+        let rig = Rig::start(Wish { policies: ASKERS, models, ..wish(asks.native(), &server) }).await;
+        let mut request = asks.request("go", &[], false);
+        request["model"] = json!("careful");
+        let ask = async || rig.request("POST", asks.path(), &[], request.to_string().as_bytes()).await;
+        let got = ask().await;
+        assert_eq!(got.status, 403, "{}", got.body);
+        let body = got.json();
+        let id = body
+            .pointer("/error/castra/approval_required/id")
+            .or(body.pointer("/castra/approval_required/id"));
+        approve(&rig, id.and_then(serde_json::Value::as_str).unwrap_or_else(|| panic!("{body}")));
+        assert_eq!(ask().await.status, 200);
+        assert_eq!(ask().await.status, 403);
+        rig.close_and_verify().await;
+    }
+}

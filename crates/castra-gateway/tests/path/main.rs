@@ -13,6 +13,7 @@ mod rig;
 mod server;
 mod servers;
 
+mod approvals;
 mod bad_input;
 mod bridge;
 mod budgets;

@@ -289,6 +289,7 @@ impl Rig {
             minter: Minter::new(&dir.token_seed().unwrap(), "https://gate.example").unwrap(),
             local_tools: wish.local_tools,
             flow: wish.flow,
+            approvals: castra_store::ApprovalBounds::default(),
             inspector: wish.inspector,
             inspection_mode: StreamMode::Window,
             models: wish.models,

@@ -28,6 +28,18 @@ fn problems_have_places() {
             "only tools have it: write",
         ),
         ("permit (principal, action, resource) when { context.args has path };", "only calls have arguments"),
+        (
+            "\n@ask(\"person\")\npermit (principal, action, resource);",
+            "p.cedar:2:1: @ask on a permit: only what forbids can ask a person instead",
+        ),
+        (
+            "@id(\"a\")\n@ask(\"bot\")\nforbid (principal, action, resource);",
+            "p.cedar:2:1: @ask(\"bot\"): nobody is known by that word (policy \"a\"); write @ask(\"person\")",
+        ),
+        (
+            "@ask(\"person\") forbid (principal, action, resource) when { context.time.hour < 8 };",
+            "would forbid all the same when one has said yes (policy \"p.cedar:1\"); add `unless { context has approval }`",
+        ),
         ("permit (principal is Nobody, action, resource);", "unrecognized entity type"),
         ("permit (principal, action == Castra::Action::\"cal\", resource);", "did you mean"),
         (
@@ -139,12 +151,14 @@ fn hostile_schemas_are_bounded() {
             name: format!("t{i}").into(),
             effect: Default::default(),
             external: true,
+            described: false,
             input_schema,
         })
         .chain(["\"}\n; x", &"n".repeat(100_000)].map(|name| castra_policy::CatalogueTool {
             name: name.into(),
             effect: Default::default(),
             external: true,
+            described: false,
             input_schema: json!({}),
         }))
         .collect();

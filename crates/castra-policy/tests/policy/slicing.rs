@@ -33,7 +33,7 @@ const RESOURCES: [&str; 8] = [
     "resource in Castra::Tool::\"mail/send\"",
     "resource == Castra::Resource::\"mail/inbox:\"",
 ];
-const CONDITIONS: [&str; 13] = [
+const CONDITIONS: [&str; 16] = [
     "",
     "",
     "when { context.time.hour < 12 }",
@@ -42,6 +42,9 @@ const CONDITIONS: [&str; 13] = [
     "when { resource in Castra::Server::\"mail\" }",
     "when { principal.name like \"*er\" && context.era == \"modern\" }",
     "when { context has run && context.run == \"r\" }",
+    "when { resource in Castra::Server::\"mail\" } unless { context has run }",
+    "when { principal.name like \"*er\" } when { context.time.hour < 12 } unless { context has run }",
+    "unless { context has run && context.run == \"r\" } when { resource in Castra::Server::\"mail\" }",
     "when { Castra::Tool::\"files/delete\".effect == \"destroy\" }",
     "when { Castra::Tool::\"files/gone\".effect == \"destroy\" }",
     "when { Castra::Agent::\"mailer\" in Castra::Group::\"office\" && context.auth.strength > 1 }",

@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 
 use castra_core::{
-    AgentIdentity, AuthMethod, Effect, Operation, Protocol, ResourceRef, RunId, Timestamp, Verdict,
+    AgentIdentity, Approval, AuthMethod, Effect, FlowFacts, Operation, Protocol, ResourceRef, RunId,
+    Timestamp, Verdict,
 };
 use castra_policy::{
     Catalogue, CatalogueServer, CatalogueTool, DecisionRequest, Engine, Explanation, Particulars,
@@ -16,6 +17,7 @@ pub(crate) fn tool(name: &str, effect: Effect, properties: Value, required: &[&s
         name: name.into(),
         effect,
         external: effect == Effect::Act,
+        described: false,
         input_schema: json!({"type": "object", "properties": properties, "required": required}),
     }
 }
@@ -107,6 +109,8 @@ pub(crate) struct Ask {
     pub(crate) run: Option<RunId>,
     pub(crate) effect: Effect,
     pub(crate) external: bool,
+    pub(crate) flow: Option<FlowFacts>,
+    pub(crate) approval: Option<Approval>,
 }
 
 impl Ask {
@@ -126,6 +130,8 @@ impl Ask {
             time: Timestamp::parse("2026-11-24T22:04:28Z").unwrap(),
             source: "10.1.2.3".parse().unwrap(),
             run: None,
+            flow: None,
+            approval: None,
         }
     }
 
@@ -162,8 +168,8 @@ impl Ask {
             arguments: self.args.as_deref().map(str::as_bytes),
             findings: &[],
             particulars: Particulars::None,
-            flow: None,
-            approval: None,
+            flow: self.flow.as_ref(),
+            approval: self.approval.as_ref(),
         }
     }
 
@@ -176,6 +182,6 @@ impl Ask {
     }
 
     pub(crate) fn may_use(&self, engine: &Engine) -> bool {
-        engine.may_use(&self.agent, self.operation(), &self.resource, self.effect, self.external)
+        engine.may_use(&self.agent, self.operation(), &self.resource, self.effect, self.external, false)
     }
 }

@@ -95,9 +95,12 @@ pub fn refusal_kind(refusal: &Refusal) -> ErrorKind {
         // It would never fit, so that waiting does not help.
         R::OverBudget if refusal.retry_after.is_none() => ErrorKind::Denied,
         R::Unauthenticated | R::BadCredential => ErrorKind::Unauthenticated,
-        R::InsufficientScope | R::ForeignOrigin | R::Denied | R::Undecided | R::Unrecorded => {
-            ErrorKind::Denied
-        }
+        R::InsufficientScope
+        | R::ForeignOrigin
+        | R::Denied
+        | R::ApprovalRequired
+        | R::Undecided
+        | R::Unrecorded => ErrorKind::Denied,
         R::Malformed | R::HeaderMismatch => ErrorKind::InvalidParams,
         R::UnsupportedVersion => ErrorKind::VersionNotSupported,
         R::NotFound => ErrorKind::TaskNotFound,
@@ -120,6 +123,8 @@ pub struct Notes<'a> {
     pub receipt: Option<&'a str>,
     /// Seconds after which it may work.
     pub retry_secs: Option<u64>,
+    /// What a person has to approve first: the id of the approval, and until when it can be answered.
+    pub approval: Option<(&'a str, &'a str)>,
 }
 
 /// The error as a body. `id` is the JSON-RPC id as the caller wrote it.
@@ -154,6 +159,10 @@ fn details(kind: ErrorKind, refusal: &Refusal, notes: &Notes<'_>) -> Vec<Value> 
     }
     if let Some(receipt) = notes.receipt {
         metadata.insert("receipt".to_owned(), receipt.into());
+    }
+    if let Some((id, expires)) = notes.approval {
+        metadata.insert("approval_required".to_owned(), id.into());
+        metadata.insert("approval_expires".to_owned(), expires.into());
     }
     let domain = if kind.is_of_a2a() { "a2a-protocol.org" } else { "castra.dev" };
     let mut details = vec![json!({

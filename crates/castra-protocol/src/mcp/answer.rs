@@ -41,6 +41,8 @@ pub mod code {
     pub const BAD_CREDENTIAL: i64 = 40102;
     /// Policy says no.
     pub const DENIED: i64 = 40301;
+    /// A person has to say yes first.
+    pub const APPROVAL_REQUIRED: i64 = 40306;
     /// It could not be decided.
     pub const UNDECIDED: i64 = 40302;
     /// It could not be recorded.
@@ -78,6 +80,8 @@ pub mod code {
 pub const META_REFUSAL: &str = "castra.dev/refusal";
 /// Key of `_meta` and of an error's `data` that holds a receipt.
 pub const META_RECEIPT: &str = "castra.dev/receipt";
+/// Where an answer says that a person has to approve: in `_meta`, or in the `data` of an error.
+pub const META_APPROVAL: &str = "castra.dev/approval_required";
 
 /// Bytes of an error. `data` is raw JSON.
 pub fn error_response(id: Option<Id<'_>>, code: i64, message: &str, data: Option<&str>) -> Vec<u8> {
@@ -122,6 +126,8 @@ pub struct RefusalContext<'a> {
     pub policies: &'a [Arc<str>],
     /// The receipt of the refusal.
     pub receipt: Option<&'a str>,
+    /// What a person has to approve first.
+    pub approval: Option<ApprovalRequired<'a>>,
     /// The revision that was asked for and is not spoken.
     pub requested: &'a str,
     /// The revisions that are spoken at this place.
@@ -139,9 +145,26 @@ impl Default for RefusalContext<'_> {
             missing: Missing::Target,
             policies: &[],
             receipt: None,
+            approval: None,
             requested: "",
             supported: &Revision::SUPPORTED,
         }
+    }
+}
+
+/// A question to a person that an action waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ApprovalRequired<'a> {
+    /// Its id, by which the person answers.
+    pub id: &'a str,
+    /// Until when it can be answered (RFC 3339).
+    pub expires: &'a str,
+}
+
+impl ApprovalRequired<'_> {
+    /// As JSON, the same in all protocols.
+    pub fn to_json(self) -> String {
+        format!("{{\"id\":{},\"expires\":{}}}", quote(self.id), quote(self.expires))
     }
 }
 
@@ -175,8 +198,8 @@ pub struct Answer {
 /// be read is HTTP 200, unless the specification asks for a status or the client's HTTP layer must see
 /// it (401, 403, 404 of a session, 413, 429, 503).
 pub fn refusal(refusal: &Refusal, context: &RefusalContext<'_>) -> Answer {
-    use RefusalCode::{Denied, OverBudget, Undecided, Unrecorded};
-    if let (Denied | OverBudget | Undecided | Unrecorded, "tools/call", Some(id)) =
+    use RefusalCode::{ApprovalRequired, Denied, OverBudget, Undecided, Unrecorded};
+    if let (ApprovalRequired | Denied | OverBudget | Undecided | Unrecorded, "tools/call", Some(id)) =
         (refusal.code, context.method, context.id)
     {
         return Answer { status: 200, body: result_response(id, &refused_call(refusal, context)) };
@@ -219,6 +242,7 @@ fn shape(refusal: &Refusal, context: &RefusalContext<'_>) -> (u16, i64) {
         // 429 invites to try again, which helps only if there is a time when it may pass.
         OverBudget => (if refusal.retry_after.is_some() { 429 } else { 200 }, code::OVER_BUDGET),
         Denied => (200, code::DENIED),
+        ApprovalRequired => (200, code::APPROVAL_REQUIRED),
         Undecided => (200, code::UNDECIDED),
         Unrecorded => (200, code::UNRECORDED),
         UpstreamUnavailable => (200, code::UPSTREAM_UNAVAILABLE),
@@ -247,7 +271,10 @@ fn refused_call(refusal: &Refusal, context: &RefusalContext<'_>) -> String {
     let complete = if modern { "\"resultType\":\"complete\"," } else { "" };
     format!(
         "{{{complete}\"content\":[{{\"type\":\"text\",\"text\":{}}}],\"isError\":true,\"_meta\":{{{}}}}}",
-        quote(&format!("Castra refused this call: {refusal}")),
+        quote(&match refusal.code {
+            RefusalCode::ApprovalRequired => refusal.to_string(),
+            _ => format!("Castra refused this call: {refusal}"),
+        }),
         notes(refusal, context)
     )
 }
@@ -269,7 +296,36 @@ fn notes(refusal: &Refusal, context: &RefusalContext<'_>) -> String {
     if let Some(receipt) = context.receipt {
         out.push_str(&format!(",{}:{}", quote(META_RECEIPT), quote(receipt)));
     }
+    if let Some(approval) = context.approval {
+        out.push_str(&format!(",{}:{}", quote(META_APPROVAL), approval.to_json()));
+    }
     out
+}
+
+/// What [`approval_question`] puts before the id of the approval in `requestState`. The client may change
+/// it, so nothing is decided by it: it only tells the gate that this state is its own.
+pub const APPROVAL_STATE: &str = "castra-approval:";
+
+/// Asks a modern client's person to wait for an approval (2026-07-28, basic/patterns/mrtr): a result of
+/// `input_required` with one question. Its answer is no approval, and nothing of it is read: when the
+/// client tries again, the action is judged anew.
+pub fn approval_question(
+    id: Id<'_>,
+    refusal: &Refusal,
+    approval: ApprovalRequired<'_>,
+    context: &RefusalContext<'_>,
+) -> Vec<u8> {
+    let question = format!(
+        "{{\"method\":\"elicitation/create\",\"params\":{{\"mode\":\"form\",\"message\":{},\"requestedSchema\":{{\"type\":\"object\",\"properties\":{{}}}}}}}}",
+        quote(&refusal.to_string())
+    );
+    let context = RefusalContext { approval: Some(approval), ..context.clone() };
+    let result = format!(
+        "{{\"resultType\":\"input_required\",\"inputRequests\":{{\"castra-approval\":{question}}},\"requestState\":{},\"_meta\":{{{}}}}}",
+        quote(&format!("{APPROVAL_STATE}{}", approval.id)),
+        notes(refusal, &context)
+    );
+    result_response(id, &result)
 }
 
 #[cfg(test)]

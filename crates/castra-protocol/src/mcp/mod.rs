@@ -18,8 +18,8 @@ mod routes;
 mod splice;
 
 pub use answer::{
-    Answer, META_RECEIPT, META_REFUSAL, Missing, RefusalContext, code, error_response, refusal,
-    result_response,
+    APPROVAL_STATE, Answer, ApprovalRequired, META_APPROVAL, META_RECEIPT, META_REFUSAL, Missing,
+    RefusalContext, approval_question, code, error_response, refusal, result_response,
 };
 pub use message::{
     ErrorView, Id, LogLevel, Message, Meta, Notification, Outcome, ParseError, ParseFault, ParseLimits,

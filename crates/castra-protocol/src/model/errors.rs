@@ -69,7 +69,7 @@ pub fn status_of(code: RefusalCode) -> u16 {
     use RefusalCode::*;
     match code {
         Unauthenticated | BadCredential => 401,
-        InsufficientScope | ForeignOrigin | Denied | Undecided | Unrecorded => 403,
+        InsufficientScope | ForeignOrigin | Denied | ApprovalRequired | Undecided | Unrecorded => 403,
         Malformed | HeaderMismatch | UnsupportedVersion => 400,
         NotFound => 404,
         NotAllowedHere => 405,

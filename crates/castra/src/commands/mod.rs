@@ -1,6 +1,7 @@
 //! One file per command; each reads top down: what is asked, what is done, what is said.
 
 mod agent;
+mod approval;
 mod budget;
 mod completions;
 mod demo;
@@ -35,6 +36,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Wrap(args) => wrap::run(global, &args),
         Command::Connect(args) => wrap::connect::run(global, &args),
         Command::Agent(command) => agent::run(Context::new(global)?, command),
+        Command::Approval(command) => approval::run(Context::new(global)?, command),
         Command::Person(command) => person::run(Context::new(global)?, command),
         Command::Peer(command) => peer::run(Context::new(global)?, command),
         Command::Tool(command) => tool::run(Context::new(global)?, command),

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, net::IpAddr, ops::ControlFlow, path::PathBuf, sync::Arc};
 
 use castra_core::{
-    ActionId, AgentIdentity, AgentName, AuthMethod, Decision, Effect, GroupName, Operation, Protocol,
-    ResourceRef, RunId, ServerName, Timestamp,
+    ActionId, AgentIdentity, AgentName, Approval, AuthMethod, Coverage, Decision, Effect, FlowFacts,
+    GroupName, Operation, Protocol, ResourceRef, RunId, ServerName, Timestamp,
 };
 use castra_ledger::Record;
 use castra_policy::{
@@ -32,6 +32,15 @@ pub(super) fn run(cx: Context, command: PolicyCommand) -> Outcome {
         PolicyCommand::Test { file } => test(cx, file),
         PolicyCommand::Explain(args) => explain(cx, &args),
         PolicyCommand::Suggest { filter, output } => suggest_from_log(cx, &filter, output),
+        PolicyCommand::Standard => {
+            let mut cx = cx;
+            let pack = castra_policy::standard_policies();
+            cx.out.value(&json!({ "file": pack.file, "policy": pack.text }));
+            if !cx.out.is_json() {
+                cx.out.document(&pack.text);
+            }
+            Ok(Exit::Done)
+        }
         PolicyCommand::Schema => {
             let mut cx = cx;
             let schema = castra_policy::schema_text(&catalogue(&cx)?);
@@ -115,6 +124,8 @@ struct Question {
     protocol: Protocol,
     findings: Vec<Arc<str>>,
     particulars: Asked,
+    flow: Option<FlowFacts>,
+    approval: Option<Approval>,
 }
 
 /// What an action of its kind had beside what all have, as the record keeps it.
@@ -168,8 +179,8 @@ impl Question {
             arguments: self.arguments.as_deref(),
             findings: &self.findings,
             particulars: self.particulars.for_policies(),
-            flow: None,
-            approval: None,
+            flow: self.flow.as_ref(),
+            approval: self.approval.as_ref(),
         }
     }
 }
@@ -209,11 +220,11 @@ fn described(
             return Err(Failure::usage("--args: expected a JSON object, such as '{\"path\": \"/srv\"}'"));
         }
     }
+    let resource = ResourceRef::Tool { server: server.clone(), name: name.into() };
     Ok(Question {
         agent: identity(agent, groups(catalogue, agent), AuthMethod::Token, "explain"),
         operation: Operation::Call,
         facts: policies::facts(catalogue, &server, name),
-        resource: ResourceRef::Tool { server, name: name.into() },
         time: args.time.unwrap_or(cx.now),
         source: args.source,
         revision: castra_protocol::mcp::Revision::LATEST.as_str().into(),
@@ -222,6 +233,9 @@ fn described(
         protocol: Protocol::Mcp,
         findings: Vec::new(),
         particulars: Asked::None,
+        flow: Some(outside_of_runs(catalogue, &resource)),
+        approval: None,
+        resource,
     })
 }
 
@@ -281,6 +295,9 @@ fn recorded(cx: &mut Context, catalogue: &Catalogue, action: ActionId) -> Result
         protocol: intent.protocol,
         findings: kept(&said, "findings"),
         particulars: kept(&said, "particulars"),
+        flow: kept::<Option<KeptFlow>>(&said, "flow").map(FlowFacts::from),
+        approval: kept::<Option<KeptApproval>>(&said, "approval")
+            .map(|kept| Approval { by: kept.by, age_secs: kept.age }),
         operation: intent.operation,
         facts: (intent.effect, external.unwrap_or(true)),
         resource,
@@ -290,6 +307,58 @@ fn recorded(cx: &mut Context, catalogue: &Catalogue, action: ActionId) -> Result
         run: intent.run.as_deref().and_then(RunId::new),
         arguments,
     })
+}
+
+/// What is known of a call that nobody makes: it is in no run, so nothing is wrong with where its arguments
+/// come from.
+fn outside_of_runs(catalogue: &Catalogue, tool: &ResourceRef) -> FlowFacts {
+    let known = catalogue.servers.iter().flat_map(|server| {
+        server.tools.iter().map(move |tool| (format!("{}/{}", server.name, tool.name), tool.described))
+    });
+    let described = known.into_iter().any(|(id, described)| described && id == tool.id());
+    FlowFacts { described, tainted: false, ..FlowFacts::default() }
+}
+
+/// The facts of flow control as they are kept beside an intent.
+#[derive(Deserialize)]
+struct KeptFlow {
+    coverage: Coverage,
+    described: bool,
+    tainted: bool,
+    prompted: bool,
+    secret: bool,
+    suspect: bool,
+    intended: bool,
+    unfounded: Vec<Arc<str>>,
+    unseen: Vec<Arc<str>>,
+    injected: Vec<Arc<str>>,
+    active: Vec<Arc<str>>,
+    leaking: Vec<Arc<str>>,
+}
+
+impl From<KeptFlow> for FlowFacts {
+    fn from(kept: KeptFlow) -> Self {
+        Self {
+            coverage: kept.coverage,
+            described: kept.described,
+            tainted: kept.tainted,
+            prompted: kept.prompted,
+            secret: kept.secret,
+            suspect: kept.suspect,
+            intended: kept.intended,
+            unfounded: kept.unfounded,
+            unseen: kept.unseen,
+            injected: kept.injected,
+            active: kept.active,
+            leaking: kept.leaking,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct KeptApproval {
+    by: Vec<Arc<str>>,
+    age: u64,
 }
 
 /// A part of what is kept beside an intent; empty where there was none.

@@ -16,12 +16,13 @@ mod values;
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    num::NonZeroU32,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use castra_core::{AgentName, GroupName, Limits, PolicyMode, ServerName};
-use castra_store::log::LogOptions;
+use castra_store::{ApprovalBounds, log::LogOptions};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -47,6 +48,8 @@ pub struct Config {
     pub state: State,
     /// What may happen.
     pub policy: Policy,
+    /// Questions to people, which policies ask with `@ask("person")`.
+    pub approvals: Approvals,
     /// How actions are written down.
     pub record: Record,
     /// Limits; reaching one is a refusal that is recorded.
@@ -133,6 +136,35 @@ pub struct Policy {
     /// `"enforce"` refuses what no policy permits; `"observe"` records it as denied and lets it through.
     #[schemars(with = "PolicyModeSchema")]
     pub mode: PolicyMode,
+    /// Whether the standard pack stands beside the folder's policies: flow control, and leave for tools that a
+    /// manifest describes. `castra policy standard` prints it; to change it, put a copy into the folder and
+    /// set this to `false`.
+    pub standard: bool,
+}
+
+/// Questions to people, which policies ask with `@ask("person")`.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Approvals {
+    /// How long a question waits for its answer, and how long an answer is good.
+    pub expires: Time<1000>,
+    /// Questions that may wait at once; of one agent a tenth of them. What would be one more is refused.
+    pub pending_max: NonZeroU32,
+}
+
+impl Approvals {
+    /// As the gate takes them.
+    pub(crate) fn bounds(&self) -> ApprovalBounds {
+        let in_all = u64::from(self.pending_max.get());
+        ApprovalBounds { expires: self.expires.0, of_agent: in_all.div_ceil(10), in_all }
+    }
+}
+
+impl Default for Approvals {
+    fn default() -> Self {
+        let expires = Time(ApprovalBounds::default().expires);
+        Self { expires, pending_max: NonZeroU32::MIN.saturating_add(199) }
+    }
 }
 
 /// Agents' own tools: those that a model calls and no server offers. Policies know them as
@@ -588,7 +620,7 @@ impl Default for State {
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { dir: "policies".into(), mode: PolicyMode::default() }
+        Self { dir: "policies".into(), mode: PolicyMode::default(), standard: true }
     }
 }
 

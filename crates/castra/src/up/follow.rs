@@ -16,7 +16,8 @@ use castra_gateway::Gate;
 use castra_identity::Authority;
 use castra_ledger::EventKind;
 use castra_store::{
-    CredentialFollower, PromotionFollower, PromotionKind, PromotionRow, State, StateDir, clock,
+    ApprovalFollower, ApprovalRow, ApprovalState, CredentialFollower, PromotionFollower, PromotionKind,
+    PromotionRow, State, StateDir, clock,
     files::{Stamp, stamp},
 };
 use tokio::signal::unix::Signal;
@@ -46,6 +47,7 @@ pub(super) struct Follower {
     gate: Arc<Gate>,
     credentials: CredentialFollower,
     promotions: PromotionFollower,
+    approvals: ApprovalFollower,
     state: Arc<State>,
     issuers: Issuers,
     listening: Listening,
@@ -78,6 +80,7 @@ impl Follower {
             gate,
             credentials: CredentialFollower::new(state.clone(), credentials_seen),
             promotions: PromotionFollower::new(state.clone()),
+            approvals: ApprovalFollower::new(state.clone()),
             state,
             issuers,
             listening,
@@ -97,6 +100,7 @@ impl Follower {
                 _ = credentials.tick() => {
                     self.follow_credentials();
                     self.follow_promotions();
+                    self.follow_approvals();
                 }
                 _ = files.tick() => {
                     self.follow_files(false).await;
@@ -143,6 +147,34 @@ impl Follower {
         self.gate.record_event(event, Some(change.route.as_str()), &detail);
         if let Err(error) = self.state.set_promotions_recorded(change.id) {
             tracing::error!(%error, "a promotion may stand in the log twice");
+        }
+    }
+
+    /// Writes what people answered into the log, once: what was said while no gate ran, too. The answers
+    /// themselves need no following; the gate reads them when the agent tries again.
+    fn follow_approvals(&mut self) {
+        match self.approvals.poll(clock::now()) {
+            Ok(answers) => answers.iter().for_each(|answer| self.record_answer(answer)),
+            Err(error) => tracing::error!(%error, "answers to approvals cannot be followed"),
+        }
+    }
+
+    fn record_answer(&self, answer: &ApprovalRow) {
+        let (Some(by), Some(at)) = (&answer.answered_by, answer.answered_at) else { return };
+        // What was approved may be used by now.
+        let (event, word) = match answer.state {
+            ApprovalState::Denied => (EventKind::ApprovalDenied, "denied"),
+            _ => (EventKind::ApprovalGiven, "approved"),
+        };
+        let why = answer.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+        let detail = format!(
+            "approval {} {word} by {by} at {at}, for {} on {}{why}",
+            answer.id, answer.operation, answer.resource
+        );
+        tracing::info!(agent = %answer.agent, approval = %answer.id, %by, word, "a person answered");
+        self.gate.record_event(event, Some(answer.agent.as_str()), &detail);
+        if let Err(error) = self.state.set_approval_recorded(&answer.id) {
+            tracing::error!(%error, "an answer may stand in the log twice");
         }
     }
 
@@ -241,6 +273,7 @@ impl Follower {
         self.gate.replace_flow(config.flow.settings(!config.model.is_empty()));
         self.gate.replace_sites(sites);
         self.gate.budgets().replace(budgets);
+        self.gate.set_approval_bounds(config.approvals.bounds());
         if let Some(inspector) = inspector {
             self.gate.replace_inspector(inspector, config.inspect.mode);
         }

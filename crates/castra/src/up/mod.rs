@@ -179,6 +179,7 @@ impl Running {
             servers: server_parts(config, &limits, &authority_pem)?,
             inspector: inspector.join().map_err(|_| Failure::new("the patterns could not be compiled"))??,
             inspection_mode: config.inspect.mode,
+            approvals: config.approvals.bounds(),
             local_tools: parts::local_tools(config)?,
             flow: config.flow.settings(!config.model.is_empty()),
             models: model_parts(config, &limits, &authority_pem)?,
