@@ -42,6 +42,16 @@ pub fn json(data: &[u8]) {
     }
 }
 
+/// The canonical form is JSON that means the same, and its own canonical form.
+pub fn canonical(data: &[u8]) {
+    let Ok(once) = castra_protocol::canonical(data) else { return };
+    assert_eq!(castra_protocol::canonical(once.as_bytes()).as_deref(), Ok(once.as_str()));
+    let (before, after) = (serde_json::from_slice::<serde_json::Value>(data), serde_json::from_str(&once));
+    if let (Ok(before), Ok(after)) = (before, after) {
+        assert_eq!(before, after);
+    }
+}
+
 /// However a text is cut, the masks are those of the whole; and masked JSON is JSON still.
 pub fn inspect(data: &[u8]) {
     static INSPECTOR: LazyLock<Inspector> =

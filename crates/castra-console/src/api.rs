@@ -26,6 +26,11 @@ pub(crate) async fn agents(State(shared): State<Arc<Shared>>) -> Result<Json<Val
     Ok(Json(json!({"agents": agents})))
 }
 
+pub(crate) async fn approvals(State(shared): State<Arc<Shared>>) -> Result<Json<Value>, ApiError> {
+    let approvals = shared.blocking(|view| view.approvals()).await?;
+    Ok(Json(json!({"approvals": approvals})))
+}
+
 pub(crate) async fn budgets(State(shared): State<Arc<Shared>>) -> Result<Json<Value>, ApiError> {
     let budgets = shared.view.budgets()?;
     Ok(Json(json!({"budgets": budgets})))

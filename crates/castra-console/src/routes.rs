@@ -45,6 +45,7 @@ pub(crate) const ROUTES: &[Route] = &[
     },
     Route { path: "/api/v1/status", access: Access::Operator, handler: || get(api::status) },
     Route { path: "/api/v1/agents", access: Access::Operator, handler: || get(api::agents) },
+    Route { path: "/api/v1/approvals", access: Access::Operator, handler: || get(api::approvals) },
     Route { path: "/api/v1/budgets", access: Access::Operator, handler: || get(api::budgets) },
     Route { path: "/api/v1/servers", access: Access::Operator, handler: || get(api::servers) },
     Route { path: "/api/v1/log/records", access: Access::Operator, handler: || get(api::records) },

@@ -74,6 +74,10 @@ impl GateView for Gate {
         vec![ServerView { id, transport: "stdio", revision: Some("2025-11-25"), problem: None, tools }]
     }
 
+    fn approvals(&self) -> Result<Vec<Value>, ViewError> {
+        Ok(vec![json!({"id": "lusab-babad"})])
+    }
+
     fn budgets(&self) -> Result<Vec<Value>, ViewError> {
         Ok(vec![json!({"id": "team-day"})])
     }
@@ -311,6 +315,7 @@ async fn the_api_lists_what_there_is() {
     let get = async |path: &str| as_json(&rig.get_as(&rig.token, path).await);
     assert_eq!(get("/api/v1/status").await["log"]["durable"], 2);
     assert_eq!(get("/api/v1/agents").await, json!({"agents": [{"id": "build-bot"}]}));
+    assert_eq!(get("/api/v1/approvals").await, json!({"approvals": [{"id": "lusab-babad"}]}));
     assert_eq!(get("/api/v1/budgets").await, json!({"budgets": [{"id": "team-day"}]}));
     assert_eq!(get("/api/v1/servers").await["servers"][0]["tools"][0]["id"], "files/read");
     let all = get("/api/v1/log/records").await;

@@ -22,6 +22,9 @@ pub trait GateView: Send + Sync + 'static {
     fn operator(&self, token: &str) -> Result<Arc<PersonIdentity>, Refusal>;
     /// The agents, as `castra agent list --json` prints them: objects with an `id`. May block.
     fn agents(&self) -> Result<Vec<Value>, ViewError>;
+    /// What waits for a person's word, as `castra approval list --json` prints it: objects with an `id`.
+    /// May block.
+    fn approvals(&self) -> Result<Vec<Value>, ViewError>;
     /// The accounts of budgets, as `castra budget list --json` prints them: objects with an `id`. Quick.
     fn budgets(&self) -> Result<Vec<Value>, ViewError>;
     /// Entries of the log from `start` on, at most `limit`, as they are in the log. May block.

@@ -18,6 +18,7 @@ use crate::{
     policies::{Loaded, Policies, PolicySource},
     problem::{Place, PolicyProblems, Problem},
     slice::{Ask, Cache, Index, Materials, Outcome, Slice, set},
+    starter::STANDARD_FILE,
 };
 
 /// A policy set in force. Reading and reloading files is the caller's business: make a new engine
@@ -77,6 +78,12 @@ impl Engine {
     /// How many policies are in force.
     pub fn policy_count(&self) -> usize {
         self.policies.list.len()
+    }
+
+    /// How many of them are the operator's own, and not of the standard pack.
+    pub fn own_policy_count(&self) -> usize {
+        let own = |policy: &&Loaded| self.policies.file(policy) != STANDARD_FILE;
+        self.policies.list.iter().filter(own).count()
     }
 
     /// SHA-256 of the sources in hex: over the sources by file name, for each the length (eight

@@ -70,7 +70,8 @@ fn shown(row: &ApprovalRow) -> Value {
     row.shown.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
 }
 
-fn value(row: &ApprovalRow) -> Value {
+/// A question as an object, as lists have it.
+pub(crate) fn value(row: &ApprovalRow) -> Value {
     json!({
         "id": row.id,
         "state": row.state,

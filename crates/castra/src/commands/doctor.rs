@@ -266,17 +266,17 @@ fn the_policies(cx: &Context, checks: &mut Checks) {
     match loaded {
         Err(failure) => checks.failure("policies", &failure, mend),
         Ok(Err(problems)) => checks.bad("policies", list(&problems.errors), mend),
-        Ok(Ok(engine)) if engine.policy_count() == 0 => {
-            checks.bad(
-                "policies",
-                "there is none, so everything is denied",
-                "Write one; `castra init` shows how.",
-            );
+        Ok(Ok(engine)) if engine.own_policy_count() == 0 => {
+            let what = match config.policy.standard {
+                true => "there is none, so everything is denied but tools that a manifest describes",
+                false => "there is none, so everything is denied",
+            };
+            checks.bad("policies", what, "Write one; `castra init` shows how.");
         }
         Ok(Ok(engine)) if !engine.warnings().is_empty() => {
             checks.bad("policies", list(engine.warnings()), mend)
         }
-        Ok(Ok(engine)) => checks.good("policies", format!("{} are good", engine.policy_count())),
+        Ok(Ok(engine)) => checks.good("policies", format!("{} are good", engine.own_policy_count())),
     }
 }
 

@@ -1,7 +1,7 @@
 //! One file per command; each reads top down: what is asked, what is done, what is said.
 
 mod agent;
-mod approval;
+pub(crate) mod approval;
 mod budget;
 mod completions;
 mod demo;

@@ -65,12 +65,16 @@ fn catalogue(cx: &Context) -> Result<Catalogue, Failure> {
 fn check(mut cx: Context) -> Outcome {
     let catalogue = catalogue(&cx)?;
     let (errors, warnings, count) = match policies::load(cx.config(), &catalogue)? {
-        Ok(engine) => (Vec::new(), engine.warnings().to_vec(), engine.policy_count()),
+        Ok(engine) => (Vec::new(), engine.warnings().to_vec(), engine.own_policy_count()),
         Err(PolicyProblems { errors, warnings }) => (errors, warnings, 0),
     };
-    cx.out.value(
-        &json!({ "good": errors.is_empty(), "policies": count, "errors": errors, "warnings": warnings }),
-    );
+    cx.out.value(&json!({
+        "good": errors.is_empty(),
+        "policies": count,
+        "errors": errors,
+        "warnings": warnings,
+        "standard": cx.config().policy.standard,
+    }));
     for (word, problems) in [("error", &errors), ("warning", &warnings)] {
         for problem in problems {
             cx.out.line(format_args!("{word}: {problem}"));

@@ -16,6 +16,8 @@ use castra_ledger::TileSource;
 use castra_store::{CredentialFollower, Enrolment, State, clock, log::Log};
 use serde_json::Value;
 
+use crate::commands::approval;
+
 pub(super) struct View {
     pub(super) gate: Arc<Gate>,
     pub(super) log: Log,
@@ -112,6 +114,11 @@ impl GateView for View {
     fn agents(&self) -> Result<Vec<Value>, ViewError> {
         let rows = self.state.agents(clock::now()).map_err(|e| ViewError(e.to_string()))?;
         rows.iter().map(|row| serde_json::to_value(row).map_err(|e| ViewError(e.to_string()))).collect()
+    }
+
+    fn approvals(&self) -> Result<Vec<Value>, ViewError> {
+        let rows = self.state.approvals(false, clock::now()).map_err(|e| ViewError(e.to_string()))?;
+        Ok(rows.iter().map(approval::value).collect())
     }
 
     fn budgets(&self) -> Result<Vec<Value>, ViewError> {
