@@ -137,7 +137,14 @@ pub(crate) async fn settle(gate: &Gate, decided: Decided) -> Result<Decided, Ref
                 .refused(format!("approval {id} does not lift all that stands against it"), String::new()))
         }
         Some(ApprovalOf::Waits { id, expires }) if asks || would_lift(gate, &decided) => {
-            Ok(decided.asking(Question { id, expires }))
+            if asks || !injected(decided.action()) {
+                return Ok(decided.asking(Question { id, expires }));
+            }
+            // Most likely an attack that insists. A person has the question already, and once is enough.
+            gate.approvals.not_asked.add(1);
+            let reason = format!("a person is asked about this already (approval {id})");
+            Ok(decided
+                .refused(reason, "Wait for the answer, or go on with what needs no approval".to_owned()))
         }
         Some(ApprovalOf::Waits { .. }) => Ok(decided),
         None if asks => ask(gate, decided, digest, &arguments).await,
@@ -172,12 +179,17 @@ fn would_lift(gate: &Gate, decided: &Decided) -> bool {
     crate::decide::still_permits(&gate.engine.load(), gate.mode(), &action, decided.time())
 }
 
+/// Whether an argument has a value that was seen only in untrusted text.
+fn injected(action: &Action) -> bool {
+    action.flow.as_ref().is_some_and(|judgement| !judgement.facts.injected.is_empty())
+}
+
 async fn ask(gate: &Gate, decided: Decided, digest: Digest, arguments: &str) -> Result<Decided, Refusal> {
     let action = decided.action();
     let findings = action.flow.as_ref().map_or(&[][..], |judgement| &judgement.findings);
     let shown = serde_json::to_vec(&Shown::of(action, arguments, &decided.verdict().reason, findings))
         .map_err(|error| undecided(&error.to_string()))?;
-    let injected = action.flow.as_ref().is_some_and(|judgement| !judgement.facts.injected.is_empty());
+    let injected = injected(action);
     let (agent, run, operation) = (action.agent.name.clone(), action.run.clone(), action.operation.as_str());
     let (resource, bounds, now) = (action.resource.to_string(), *gate.approvals.bounds.read(), gate.now());
     let (asked, runs) = ask_store(gate, move |state| {

@@ -246,6 +246,15 @@ impl<'a> Walk<'a> {
         if !self.inspector.may_match(meant) {
             return false;
         }
+        if let Some(inner) = self.inner(meant) {
+            let Some(MaskedJson { bytes, findings }) = inner else { return false };
+            findings
+                .into_iter()
+                .for_each(|found| keep(&mut self.findings, Finding { place: string.place.clone(), ..found }));
+            let Some(text) = bytes.and_then(|bytes| String::from_utf8(bytes).ok()) else { return false };
+            self.edits.push((string.quoted(), quoted(&text)));
+            return true;
+        }
         let Some(masked) = self.inspector.mask_text(meant) else { return false };
         for finding in masked.findings {
             let place = string.part(&finding.place);
@@ -254,6 +263,17 @@ impl<'a> Walk<'a> {
         let Some(text) = masked.text else { return false };
         self.edits.push((string.quoted(), quoted(&text)));
         true
+    }
+
+    /// What is in a string that is a JSON object or array itself, as the arguments of tool calls are in the
+    /// APIs of models: looked at as text, a mask over name and value would leave no JSON. None for any other
+    /// string. Quotes are escaped anew at each level, so levels are few.
+    fn inner(&self, meant: &str) -> Option<Option<MaskedJson>> {
+        if !meant.trim_start().starts_with(['{', '[']) {
+            return None;
+        }
+        let options = JsonOptions { depth_max: self.depth_max, opaque: &[] };
+        self.inspector.mask_json(meant.as_bytes(), &options).ok()
     }
 
     /// Looks at a value under its name, for what only both together tell. The value is masked whole.

@@ -35,6 +35,19 @@ fn what_is_masked_and_what_keeps_its_bytes() {
             "{\"id\":\"KEY\",\"x\":{\"id\":\"[redacted:aws-access-key]\"}}",
         ),
         ("{\"password\":\"abc123def456\"}".into(), "{\"password\":\"[redacted:password]\"}"),
+        // JSON within a string stays JSON.
+        (
+            r#"{"arguments":"{\"password\": \"abc123def456\", \"n\": [1.50]}"}"#.into(),
+            r#"{"arguments":"{\"password\": \"[redacted:password]\", \"n\": [1.50]}"}"#,
+        ),
+        (
+            r#"["[\"{\\\"password\\\":\\\"abc123def456\\\"}\"]"]"#.into(),
+            r#"["[\"{\\\"password\\\":\\\"[redacted:password]\\\"}\"]"]"#,
+        ),
+        (
+            format!(r#"["{{\"a\": \"{key}\", broken"]"#),
+            r#"["{\"a\": \"[redacted:aws-access-key]\", broken"]"#,
+        ),
         (
             "{\"p\\u0061ssword\":\"abc123\\u0064ef456\",\"n\":0}".into(),
             "{\"p\\u0061ssword\":\"[redacted:password]\",\"n\":0}",

@@ -288,7 +288,12 @@ impl Judgement<'_> {
             return match asks.then(|| self.permitted_beside()) {
                 Some(true) => self.ask(),
                 Some(false) => self.forbidden(*first, "; no person is asked, because no policy permits it"),
-                None => self.forbidden(*first, ""),
+                // What does not ask is what denies.
+                None => {
+                    let flat =
+                        self.outcome.forbids.iter().find(|i| self.policy(**i).is_some_and(|p| !p.asks));
+                    self.forbidden(*flat.unwrap_or(first), "")
+                }
             };
         }
         if !self.outcome.errors.is_empty() {
@@ -374,9 +379,16 @@ impl Judgement<'_> {
                 let _ = write!(reason, ": {why}");
             }
             reason.push_str(beside);
+            let file = self.engine.policies.file(policy);
             let grounds = self.examiner().map(|e| e.grounds(policy)).unwrap_or_default();
-            let at = format!("{:?} ({}:{})", policy.id, self.engine.policies.file(policy), policy.line);
+            let at = format!("{:?} ({file}:{})", policy.id, policy.line);
             advice = match grounds.as_slice() {
+                // Which argument gave it away is nothing for whoever wrote it.
+                _ if file == STANDARD_FILE => {
+                    "go on with what the user asked for, with values that the user or trusted sources gave; \
+                     an operator sees the rest with `castra policy explain`"
+                        .to_owned()
+                }
                 [] => format!("whatever is permitted, policy {at} has to change first"),
                 grounds => format!("policy {at} would not apply if this were not so: {}", grounds.join("; ")),
             };

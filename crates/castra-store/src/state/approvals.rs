@@ -167,9 +167,9 @@ pub enum ApprovalOf {
 }
 
 impl Default for ApprovalBounds {
-    /// Ten minutes; 200 questions, 20 of them of one agent.
+    /// Ten minutes; 1,000 questions, a quarter of them of one agent.
     fn default() -> Self {
-        Self { expires: Duration::from_secs(600), of_agent: 20, in_all: 200 }
+        Self { expires: Duration::from_secs(600), of_agent: 250, in_all: 1000 }
     }
 }
 

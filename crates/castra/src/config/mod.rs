@@ -148,7 +148,7 @@ pub struct Policy {
 pub struct Approvals {
     /// How long a question waits for its answer, and how long an answer is good.
     pub expires: Time<1000>,
-    /// Questions that may wait at once; of one agent a tenth of them. What would be one more is refused.
+    /// Questions that may wait at once; of one agent a quarter of them. What would be one more is refused.
     pub pending_max: NonZeroU32,
 }
 
@@ -156,14 +156,15 @@ impl Approvals {
     /// As the gate takes them.
     pub(crate) fn bounds(&self) -> ApprovalBounds {
         let in_all = u64::from(self.pending_max.get());
-        ApprovalBounds { expires: self.expires.0, of_agent: in_all.div_ceil(10), in_all }
+        ApprovalBounds { expires: self.expires.0, of_agent: in_all.div_ceil(4), in_all }
     }
 }
 
 impl Default for Approvals {
     fn default() -> Self {
-        let expires = Time(ApprovalBounds::default().expires);
-        Self { expires, pending_max: NonZeroU32::MIN.saturating_add(199) }
+        let ApprovalBounds { expires, in_all, .. } = ApprovalBounds::default();
+        let pending_max = u32::try_from(in_all).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MAX);
+        Self { expires: Time(expires), pending_max }
     }
 }
 
