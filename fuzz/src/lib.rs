@@ -46,8 +46,8 @@ pub fn json(data: &[u8]) {
 pub fn canonical(data: &[u8]) {
     let Ok(once) = castra_protocol::canonical(data) else { return };
     assert_eq!(castra_protocol::canonical(once.as_bytes()).as_deref(), Ok(once.as_str()));
-    let (before, after) = (serde_json::from_slice::<serde_json::Value>(data), serde_json::from_str(&once));
-    if let (Ok(before), Ok(after)) = (before, after) {
+    let meant = |text: &[u8]| serde_json::from_slice::<serde_json::Value>(text);
+    if let (Ok(before), Ok(after)) = (meant(data), meant(once.as_bytes())) {
         assert_eq!(before, after);
     }
 }
@@ -95,6 +95,7 @@ pub fn model_request(data: &[u8]) {
             compatible: false,
             model: &request.model,
             params: &[],
+            output_max: None,
             system: None,
             tools: None,
             now: 0,

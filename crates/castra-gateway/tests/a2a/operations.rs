@@ -129,3 +129,25 @@ async fn what_is_found_in_a_message_reaches_the_policies() {
     }
     rig.close_and_verify().await;
 }
+
+#[tokio::test]
+async fn a_message_can_wait_for_a_person() {
+    let peer = Peer::good().await;
+    let policies = r#"permit (principal, action, resource);
+        @ask("person") forbid (principal, action == Castra::Action::"send", resource)
+        when { context.message.method == "SendMessage" } unless { context has approval };"#;
+    let rig = peer.gate_with(peer.wish(policies)).await;
+    for client in Client::both(&rig) {
+        let got = client.send(message("x")).await;
+        assert_eq!(client.reason(&got), "PERMISSION_DENIED");
+        let body = got.json();
+        let error = &body["error"];
+        let details = if client.rpc { &error["data"] } else { &error["details"] };
+        let id = details[0]["metadata"]["approval_required"].as_str().unwrap_or_else(|| panic!("{body}"));
+        assert!(error["message"].as_str().unwrap().contains(id), "{body}");
+        rig.state.answer_approval(id, true, "alice", None, castra_store::clock::now()).unwrap();
+        assert_eq!(client.send(message("x")).await.status, 200);
+        assert_eq!(client.reason(&client.send(message("x")).await), "PERMISSION_DENIED");
+    }
+    rig.close_and_verify().await;
+}

@@ -214,6 +214,21 @@ fn the_pack_holds_what_it_says() {
 }
 
 #[test]
+fn an_agent_is_not_told_which_argument_gave_it_away() {
+    let mut ask = Ask::new("mailer", "Tool::mail/send");
+    let unfounded = vec!["recipient_of_it".into()];
+    ask.flow = Some(FlowFacts { coverage: Coverage::Full, suspect: true, unfounded, ..FlowFacts::default() });
+    let engine = beside(PERMIT_ALL);
+    let verdict = ask.decide(&engine);
+    assert_eq!(verdict.decision, Decision::Deny);
+    assert!(verdict.reason.contains("nobody is asked about its doubtful actions"), "{}", verdict.reason);
+    let told = format!("{} {}", verdict.reason, verdict.advice);
+    assert!(!told.contains("recipient_of_it") && !told.contains("context."), "{told}");
+    let whole = ask.explain(&engine).to_string();
+    assert!(whole.contains("recipient_of_it"), "an operator is: {whole}");
+}
+
+#[test]
 fn it_loads_without_warnings_and_each_policy_has_a_name_and_a_reason() {
     let engine = beside("");
     assert_eq!(engine.warnings(), []);
