@@ -6,7 +6,8 @@
 
 use std::sync::{Arc, LazyLock};
 
-use castra_core::{StreamMode, TextScanner, Timestamp};
+use castra_core::{Effect, StreamMode, TextScanner, Timestamp};
+use castra_flow::{Content, Coverage, Manifest, NoMarks, Returned, Run, Tool, ToolManifest};
 use castra_identity::{
     Issuer, IssuerConfig, Jwks, NameRule, SiteRules, TrustDomain,
     certificate::read_peer,
@@ -50,6 +51,48 @@ pub fn canonical(data: &[u8]) {
     if let (Ok(before), Ok(after)) = (meant(data), meant(once.as_bytes())) {
         assert_eq!(before, after);
     }
+}
+
+/// A manifest that is read and written again says the same.
+pub fn flow_manifest(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Ok(manifest) = Manifest::parse(text) {
+        let again = manifest.to_toml().expect("a manifest can be written");
+        assert_eq!(Manifest::parse(&again).expect("what was written can be read"), manifest);
+    }
+}
+
+/// Whatever a tool returns and whatever a call says: the run stays tainted and within its memory, spans lie within
+/// the answer, and a restart changes nothing.
+pub fn flow_result(data: &[u8]) {
+    static MANIFEST: LazyLock<ToolManifest> = LazyLock::new(|| ToolManifest {
+        attested: vec!["id".into(), "sender".into(), "amount".into()],
+        keys: vec!["name".into()],
+        object: Some("file".into()),
+        ..ToolManifest::default()
+    });
+    let text = String::from_utf8_lossy(data);
+    let value = serde_json::from_slice::<serde_json::Value>(data);
+    let content = value.as_ref().map_or(Content::Text(&text), Content::Json);
+    let tool = Tool {
+        id: "a/b",
+        described: true,
+        effect: Effect::Act,
+        external: true,
+        manifest: &MANIFEST,
+        schema: None,
+    };
+    let mut run = Run::new(Coverage::Full);
+    run.user_said(&text);
+    let arguments = value.as_ref().cloned().unwrap_or_default();
+    run.returned(&tool, &arguments, Returned { content, is_error: false, record: 0 }, &NoMarks);
+    run.user_said(&text);
+    run.went(&tool, &arguments, false);
+    assert!(run.facts().tainted && run.size() < 2 << 20);
+    let judgement = run.judge(&tool, &arguments);
+    let restored = Run::restore(&serde_json::to_vec(&run).expect("a run can be written"));
+    assert_eq!(restored.judge(&tool, &arguments), judgement);
+    assert!(run.answer(&text).iter().all(|span| text.get(span.place.clone()).is_some()));
 }
 
 /// However a text is cut, the masks are those of the whole; and masked JSON is JSON still.

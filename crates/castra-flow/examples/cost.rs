@@ -85,7 +85,7 @@ fn words(seed: u64, bytes: usize) -> String {
         state ^= state >> 7;
         state ^= state << 17;
         let n = state % 5000;
-        text.push_str(&if n % 40 == 0 { format!("ref{n}4711 ") } else { format!("{} ", spoken(n)) });
+        text.push_str(&if n.is_multiple_of(40) { format!("ref{n}4711 ") } else { format!("{} ", spoken(n)) });
     }
     text
 }

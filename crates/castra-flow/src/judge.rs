@@ -77,10 +77,9 @@ impl Court<'_> {
             return;
         };
         for (name, value) in members {
-            match self.kind(name) {
-                Some(kind) => self.critical(name, &kind, value),
-                // Free text is judged together with what it takes along.
-                None => {}
+            // Free text is judged together with what it takes along.
+            if let Some(kind) = self.kind(name) {
+                self.critical(name, &kind, value);
             }
         }
     }

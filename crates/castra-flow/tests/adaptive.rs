@@ -179,14 +179,19 @@ impl OwnedTool {
     }
 }
 
-/// What the standard policies make of the facts, without a person's word.
+/// What `standard.cedar` of castra-policy makes of the facts, without a person's word. Areas do not know each other,
+/// so it is said here once more; the gate's own tests run the policies themselves.
 fn held(facts: &FlowFacts, tool: &Tool<'_>) -> bool {
-    let trifecta = facts.secret && tool.external && !tool.reads();
+    let full = facts.coverage == Coverage::Full;
+    if !full && !facts.described {
+        return false;
+    }
     let act = !tool.reads() && facts.tainted;
-    let full = !facts.intended || !facts.unfounded.is_empty() || !facts.active.is_empty() || !facts.described;
-    let tools = facts.described && !facts.injected.is_empty();
-    let integrity = if facts.coverage == Coverage::Full { full } else { tools };
-    !facts.leaking.is_empty() || (act && (trifecta || integrity))
+    let asked_for = facts.prompted && facts.intended && facts.unfounded.is_empty() && facts.described;
+    let injected = if full { !asked_for } else { !facts.injected.is_empty() };
+    let trifecta = facts.secret && tool.external;
+    let leaks = !facts.leaking.is_empty() && (!tool.reads() || tool.external);
+    leaks || (act && (injected || trifecta || !facts.active.is_empty()))
 }
 
 fn parse(call: &str) -> (String, Value) {
