@@ -525,6 +525,48 @@ Example:
 Exit codes: 0 done, 1 failed, 2 bad usage."
     )]
     Standard,
+    /// Prove that nothing which a property forbids is permitted, for all requests that there can be
+    #[command(after_help = "A property is a Cedar `forbid`: it holds when the policies permit nothing that it forbids. Without a
+file the built-in properties of flow control are proved. Needs a build with the feature `prove` and the
+solver cvc5 (Debian: apt-get install cvc5; or the variable CVC5).
+
+Examples:
+  castra policy prove
+  castra policy prove properties/money.cedar --policies policies.new
+
+Exit codes: 0 all hold, 1 failed, 2 some do not.")]
+    Prove {
+        /// Files of properties
+        file: Vec<PathBuf>,
+        /// The policies of this folder [default: those of the configuration]
+        #[arg(long, value_name = "DIR")]
+        policies: Option<PathBuf>,
+    },
+    /// Say whether a changed policy folder permits anything that the old one does not
+    #[command(after_help = "With the feature `prove` and the solver cvc5 the answer is for all requests that there can be; without
+them it is for the recorded ones, and says so.
+
+Example:
+  castra policy diff policies policies.new
+
+Exit codes: 0 nothing more is permitted, 1 failed, 2 something is.")]
+    Diff {
+        /// The folder as it is
+        old: PathBuf,
+        /// The folder as it is to be
+        new: PathBuf,
+    },
+    /// Decide the recorded traffic again under other policies
+    #[command(after_help = "Example:
+  castra policy simulate policies.new --since 7d
+
+Exit codes: 0 nothing more would be permitted, 1 failed, 2 something would.")]
+    Simulate {
+        /// The folder of the other policies
+        policies: PathBuf,
+        #[command(flatten)]
+        filter: FilterArgs,
+    },
     /// Print the Cedar schema of the catalogue, which policies are checked against
     #[command(after_help = "Example:
   castra policy schema > castra.cedarschema

@@ -10,6 +10,8 @@ mod commands;
 mod context;
 mod out;
 mod policies;
+#[cfg(feature = "prove")]
+mod prove;
 mod records;
 mod up;
 mod wrap;

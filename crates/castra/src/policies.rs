@@ -70,11 +70,16 @@ pub(crate) fn load(
     config: &Config,
     catalogue: &Catalogue,
 ) -> Result<Result<Engine, PolicyProblems>, Failure> {
-    let mut sources = sources(&config.policy.dir)?;
+    Ok(Engine::load(&all_sources(config, &config.policy.dir)?, catalogue))
+}
+
+/// The policies of a folder, with the standard pack if the configuration wants it.
+pub(crate) fn all_sources(config: &Config, folder: &Path) -> Result<Vec<PolicySource>, Failure> {
+    let mut sources = sources(folder)?;
     if config.policy.standard {
         sources.push(castra_policy::standard_policies());
     }
-    Ok(Engine::load(&sources, catalogue))
+    Ok(sources)
 }
 
 /// What is known of a tool: its effect, and whether it reaches outside. A tool that was never seen may do anything.

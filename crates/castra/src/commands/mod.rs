@@ -13,6 +13,7 @@ mod model;
 mod peer;
 pub(crate) mod person;
 mod policy;
+mod policy_change;
 mod schema;
 mod tool;
 mod up;

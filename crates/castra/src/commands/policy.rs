@@ -6,7 +6,7 @@ use castra_core::{
     ActionId, AgentIdentity, AgentName, Approval, AuthMethod, Coverage, Decision, Effect, FlowFacts,
     GroupName, Operation, Protocol, ResourceRef, RunId, ServerName, Timestamp,
 };
-use castra_ledger::Record;
+use castra_ledger::{Intent, Record};
 use castra_policy::{
     Catalogue, DecisionRequest, Engine, Observation, Particulars, PolicyProblems, Problem, run_tests, suggest,
 };
@@ -14,7 +14,7 @@ use castra_store::{State, files};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::log::reader;
+use super::{log::reader, policy_change};
 use crate::{
     cli::{ExplainArgs, FilterArgs, PolicyCommand},
     context::Context,
@@ -41,6 +41,9 @@ pub(super) fn run(cx: Context, command: PolicyCommand) -> Outcome {
             }
             Ok(Exit::Done)
         }
+        PolicyCommand::Prove { file, policies } => policy_change::prove(cx, &file, policies.as_deref()),
+        PolicyCommand::Diff { old, new } => policy_change::diff(cx, &old, &new),
+        PolicyCommand::Simulate { policies, filter } => policy_change::simulate(cx, &policies, &filter),
         PolicyCommand::Schema => {
             let mut cx = cx;
             let schema = castra_policy::schema_text(&catalogue(&cx)?);
@@ -58,7 +61,7 @@ fn state(cx: &Context) -> Result<Option<State>, Failure> {
     if cx.state_dir().exists() { Ok(Some(cx.open()?.state)) } else { Ok(None) }
 }
 
-fn catalogue(cx: &Context) -> Result<Catalogue, Failure> {
+pub(super) fn catalogue(cx: &Context) -> Result<Catalogue, Failure> {
     policies::catalogue(cx.config(), state(cx)?.as_ref(), cx.now)
 }
 
@@ -115,7 +118,7 @@ fn test(mut cx: Context, given: Vec<PathBuf>) -> Outcome {
 }
 
 /// A request, whole, as it is explained.
-struct Question {
+pub(super) struct Question {
     agent: AgentIdentity,
     operation: Operation,
     resource: ResourceRef,
@@ -167,7 +170,7 @@ impl Asked {
 }
 
 impl Question {
-    fn request(&self) -> DecisionRequest<'_> {
+    pub(super) fn request(&self) -> DecisionRequest<'_> {
         DecisionRequest {
             agent: &self.agent,
             operation: self.operation,
@@ -285,22 +288,26 @@ fn recorded(cx: &mut Context, catalogue: &Catalogue, action: ActionId) -> Result
         intent.policy_set.get(..12).unwrap_or(&intent.policy_set),
         intent.reason
     ));
-    let resource = policies::parse_resource(&intent.resource).ok_or_else(|| {
-        Failure::new(format!("the record's resource {:?} was too long to keep whole", intent.resource))
-    })?;
+    let too_long = format!("the record's resource {:?} was too long to keep whole", intent.resource);
+    question(catalogue, intent, &said).ok_or_else(|| Failure::new(too_long))
+}
+
+/// The request of a recorded intent, with what was kept beside it; none if its resource was too long to be kept.
+pub(super) fn question(catalogue: &Catalogue, intent: Intent<'_>, said: &Value) -> Option<Question> {
+    let resource = policies::parse_resource(&intent.resource)?;
     let external = said.get("external").and_then(Value::as_bool);
     let source = said.get("source").and_then(Value::as_str).and_then(|s| s.parse().ok());
     let arguments = said.pointer("/request/params/arguments").map(|a| a.to_string().into_bytes());
     let mut agent =
         identity(&intent.agent, groups(catalogue, &intent.agent), intent.auth, &intent.credential);
-    agent.delegation = kept(&said, "delegation");
-    Ok(Question {
+    agent.delegation = kept(said, "delegation");
+    Some(Question {
         agent,
         protocol: intent.protocol,
-        findings: kept(&said, "findings"),
-        particulars: kept(&said, "particulars"),
-        flow: kept::<Option<KeptFlow>>(&said, "flow").map(FlowFacts::from),
-        approval: kept::<Option<KeptApproval>>(&said, "approval")
+        findings: kept(said, "findings"),
+        particulars: kept(said, "particulars"),
+        flow: kept::<Option<KeptFlow>>(said, "flow").map(FlowFacts::from),
+        approval: kept::<Option<KeptApproval>>(said, "approval")
             .map(|kept| Approval { by: kept.by, age_secs: kept.age }),
         operation: intent.operation,
         facts: (intent.effect, external.unwrap_or(true)),
