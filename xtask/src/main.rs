@@ -20,6 +20,7 @@ mod layout;
 mod models;
 mod peers;
 mod perf;
+mod prove;
 mod run;
 mod tally;
 mod tests;
@@ -42,6 +43,7 @@ usage: cargo xtask CHORE
   interop [--quick]    other people's servers and clients through the gate
   models               other people's clients of model APIs through the gate
   peers                other people's agents and clients of A2A through the gate
+  prove                what flow control promises, with the solver cvc5
   dojo [SUITE] [--quick]
                        AgentDojo with an agent that obeys every injection, through the gate
   perf [ARGS]          eval/perf/run.sh: the gate beside the floors";
@@ -68,6 +70,7 @@ fn main() -> ExitCode {
         ["interop", "--quick"] => chores::report(interop::run(interop::Extent::Quick)),
         ["peers"] => chores::report(peers::run()),
         ["models"] => chores::report(models::run()),
+        ["prove"] => chores::report(prove::run()),
         ["dojo", rest @ ..] => chores::report(dojo::run(rest)),
         ["perf", rest @ ..] => perf::run(rest),
         _ => Err(USAGE.to_owned()),

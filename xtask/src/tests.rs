@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::{
-    conformance, docs, fuzz, interop, layout, models, peers, run,
+    conformance, docs, fuzz, interop, layout, models, peers, prove, run,
     tally::{self, Tally},
 };
 
@@ -22,6 +22,7 @@ const PARTS: &[Part] = &[
     ("other people's agents", peers::run),
     ("other people's servers and clients", || interop::run(interop::Extent::Full)),
     ("other people's clients of model APIs", models::run),
+    ("proofs", prove::run),
     ("dependencies", dependencies),
 ];
 
@@ -73,7 +74,7 @@ fn doc_tests() -> Tally {
     counted("documentation tests", &["test", "--workspace", "--doc", "--no-fail-fast"])
 }
 
-fn counted(what: &str, args: &[&str]) -> Tally {
+pub(crate) fn counted(what: &str, args: &[&str]) -> Tally {
     let out = match run::echoed(&mut run::cargo(args)) {
         Ok(out) => out,
         Err(why) => return Tally::failed(format!("{what}: {why}")),

@@ -526,7 +526,8 @@ Exit codes: 0 done, 1 failed, 2 bad usage."
     )]
     Standard,
     /// Prove that nothing which a property forbids is permitted, for all requests that there can be
-    #[command(after_help = "A property is a Cedar `forbid`: it holds when the policies permit nothing that it forbids. Without a
+    #[command(
+        after_help = "A property is a Cedar `forbid`: it holds when the policies permit nothing that it forbids. Without a
 file the built-in properties of flow control are proved. Needs a build with the feature `prove` and the
 solver cvc5 (Debian: apt-get install cvc5; or the variable CVC5).
 
@@ -534,7 +535,8 @@ Examples:
   castra policy prove
   castra policy prove properties/money.cedar --policies policies.new
 
-Exit codes: 0 all hold, 1 failed, 2 some do not.")]
+Exit codes: 0 all hold, 1 failed, 2 some do not."
+    )]
     Prove {
         /// Files of properties
         file: Vec<PathBuf>,
@@ -543,13 +545,15 @@ Exit codes: 0 all hold, 1 failed, 2 some do not.")]
         policies: Option<PathBuf>,
     },
     /// Say whether a changed policy folder permits anything that the old one does not
-    #[command(after_help = "With the feature `prove` and the solver cvc5 the answer is for all requests that there can be; without
+    #[command(
+        after_help = "With the feature `prove` and the solver cvc5 the answer is for all requests that there can be; without
 them it is for the recorded ones, and says so.
 
 Example:
   castra policy diff policies policies.new
 
-Exit codes: 0 nothing more is permitted, 1 failed, 2 something is.")]
+Exit codes: 0 nothing more is permitted, 1 failed, 2 something is."
+    )]
     Diff {
         /// The folder as it is
         old: PathBuf,

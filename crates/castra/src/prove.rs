@@ -3,12 +3,11 @@
 //! Policies and properties are compiled to formulas (cedar-policy-symcc), which the solver cvc5 decides. A
 //! counterexample is put before Cedar's own authorizer before anybody is told of it.
 
+use castra_policy::PolicySource;
 use cedar_policy::{
-    Authorizer, Decision, Effect, EntityId, Policy, PolicyId, PolicySet, RequestEnv, Schema, ValidationMode,
-    Validator,
+    Authorizer, Decision, Effect, Policy, PolicyId, PolicySet, RequestEnv, Schema, ValidationMode, Validator,
 };
 use cedar_policy_symcc::{CedarSymCompiler, CompiledPolicySet, Env, solver::LocalSolver};
-use castra_policy::PolicySource;
 use serde::Serialize;
 
 use crate::out::Failure;
@@ -43,7 +42,7 @@ pub(crate) struct Counterexample {
     pub(crate) attempt: String,
     /// The context, as Cedar writes it.
     pub(crate) context: String,
-    /// The entities that it needs, as Cedar writes them.
+    /// The entities that it needs, in the JSON form of Cedar.
     pub(crate) entities: String,
 }
 
@@ -117,7 +116,9 @@ impl Prover {
             let policies_compiled = self.compiled(policies, &kind)?;
             let found = self
                 .runtime
-                .block_on(self.compiler.check_disjoint_with_counterexample_opt(&policies_compiled, &forbidden))
+                .block_on(
+                    self.compiler.check_disjoint_with_counterexample_opt(&policies_compiled, &forbidden),
+                )
                 .map_err(undecided)?;
             if let Some(env) = found {
                 confirm(&env, policies, Decision::Allow)?;
@@ -193,7 +194,8 @@ fn confirm(env: &Env, policies: &PolicySet, expected: Decision) -> Result<(), Fa
 }
 
 fn shown(env: &Env) -> Counterexample {
-    let name = |uid: Option<&cedar_policy::EntityUid>| uid.map_or_else(|| "?".to_owned(), ToString::to_string);
+    let name =
+        |uid: Option<&cedar_policy::EntityUid>| uid.map_or_else(|| "?".to_owned(), ToString::to_string);
     let request = &env.request;
     Counterexample {
         attempt: format!(
@@ -203,6 +205,6 @@ fn shown(env: &Env) -> Counterexample {
             name(request.resource())
         ),
         context: request.context().map(ToString::to_string).unwrap_or_default(),
-        entities: env.entities.to_string(),
+        entities: env.entities.to_json_value().map(|json| json.to_string()).unwrap_or_default(),
     }
 }

@@ -54,7 +54,13 @@ struct Changes {
 }
 
 impl Changes {
-    fn note(&mut self, entry: &Entry, who: (String, String), old: &Verdict, new: &Verdict) -> Result<(), Failure> {
+    fn note(
+        &mut self,
+        entry: &Entry,
+        who: (String, String),
+        old: &Verdict,
+        new: &Verdict,
+    ) -> Result<(), Failure> {
         self.decided += 1;
         if old.decision == new.decision {
             return Ok(());
@@ -130,7 +136,9 @@ pub(super) fn diff(mut cx: Context, old: &Path, new: &Path) -> Outcome {
     cx.out.value(&json!({ "by": "recorded traffic", "changes": changes.json() }));
     changes.tell(&mut cx);
     if changes.wider() == 0 {
-        remark("This speaks of the recorded actions only: this build of castra has no prover (feature `prove`).");
+        remark(
+            "This speaks of the recorded actions only: this build of castra has no prover (feature `prove`).",
+        );
     }
     Ok(changes.exit())
 }
@@ -183,9 +191,8 @@ fn replay(
 
 fn engine_of(cx: &Context, folder: &Path, catalogue: &Catalogue) -> Result<Engine, Failure> {
     let sources = policies::all_sources(cx.config(), folder)?;
-    good(Engine::load(&sources, catalogue)).map_err(|failure| {
-        Failure::new(format!("{}: {failure}", folder.display())).advise(failure.advice())
-    })
+    good(Engine::load(&sources, catalogue))
+        .map_err(|failure| Failure::new(format!("{}: {failure}", folder.display())).advise(failure.advice()))
 }
 
 fn good(loaded: Result<Engine, castra_policy::PolicyProblems>) -> Result<Engine, Failure> {
@@ -199,7 +206,7 @@ fn good(loaded: Result<Engine, castra_policy::PolicyProblems>) -> Result<Engine,
 #[cfg(feature = "prove")]
 mod proved {
     use super::*;
-    use crate::prove::{Answer, Prover, Property, policy_set, properties};
+    use crate::prove::{Answer, Property, Prover, policy_set, properties};
 
     /// What is proved about a change.
     pub(super) fn diff(
@@ -215,7 +222,9 @@ mod proved {
         cx.out.value(&json!({ "by": "proof", "nothing_more_is_permitted": answer }));
         Ok(Some(match &answer {
             Answer::Holds { kinds } => {
-                cx.out.line(format_args!("Nothing more is permitted: proved for all requests of {kinds} kinds."));
+                cx.out.line(format_args!(
+                    "Nothing more is permitted: proved for all requests of {kinds} kinds."
+                ));
                 Exit::Done
             }
             Answer::Fails(example) => {
@@ -274,13 +283,9 @@ mod proved {
         Ok(None)
     }
 
-    pub(super) fn prove(
-        _: &mut Context,
-        _: &Catalogue,
-        _: &[(String, String)],
-        _: Option<&Path>,
-    ) -> Outcome {
-        Err(Failure::new("this build of castra has no prover")
-            .advise("Build it with `cargo build --release --package castra --features prove`, and install cvc5."))
+    pub(super) fn prove(_: &mut Context, _: &Catalogue, _: &[(String, String)], _: Option<&Path>) -> Outcome {
+        Err(Failure::new("this build of castra has no prover").advise(
+            "Build it with `cargo build --release --package castra --features prove`, and install cvc5.",
+        ))
     }
 }
