@@ -163,9 +163,13 @@ fn replay(
     new: &Engine,
     wanted: &FilterArgs,
 ) -> Result<Changes, Failure> {
+    let mut changes = Changes::default();
+    // Policies are changed before the first start, too.
+    if !cx.state_dir().join("log/checkpoint").exists() {
+        return Ok(changes);
+    }
     let (reader, state) = (reader(cx)?, cx.open()?.state);
     let mut filter = Filter::new(wanted);
-    let mut changes = Changes::default();
     records::scan(&reader, 0, |entry| {
         let record = entry.record()?;
         if !filter.admits(entry.index, &record) {
