@@ -233,7 +233,7 @@ impl Keeper {
                 let mut n = 0_usize;
                 known.retain(|_| {
                     n += 1;
-                    n % 8 != 0
+                    !n.is_multiple_of(8)
                 });
             }
             marks.into_iter().filter(|mark| known.insert(*mark)).collect()
