@@ -59,7 +59,7 @@ fn look(inspector: &Inspector, gate: &Gate, message: &[u8]) -> Result<Option<Mas
     if !inspector.looks() {
         return Ok(None);
     }
-    let options = JsonOptions { depth_max: gate.limits.json_depth_max, opaque: MCP_OPAQUE };
+    let options = JsonOptions { depth_max: gate.limits.json_depth_max, opaque: MCP_OPAQUE, said: "" };
     inspector.mask_json(message, &options)
 }
 

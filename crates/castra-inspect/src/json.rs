@@ -16,6 +16,9 @@ use crate::{
 /// Nested deeper than this is refused whatever a caller allows: the walk recurses.
 pub const DEPTH_CEILING: usize = 128;
 
+/// Shorter values stand in any text by chance.
+const SAID_BYTES_MIN: usize = 6;
+
 /// How a document is walked.
 #[derive(Debug, Clone, Copy)]
 pub struct JsonOptions<'a> {
@@ -24,11 +27,14 @@ pub struct JsonOptions<'a> {
     /// Members that are handed back to whoever made them and must come back unchanged, as names from
     /// the top: ids, cursors. They are not looked at. At most 64.
     pub opaque: &'a [&'a [&'a str]],
+    /// What whoever sees the document said itself. A value that only its name makes a secret, such as a
+    /// password, is told but not masked if it stands in there: a user may hand one to a tool.
+    pub said: &'a str,
 }
 
 impl Default for JsonOptions<'_> {
     fn default() -> Self {
-        Self { depth_max: 64, opaque: &[] }
+        Self { depth_max: 64, opaque: &[], said: "" }
     }
 }
 
@@ -82,6 +88,7 @@ impl Inspector {
             pos: 0,
             depth_max: options.depth_max.min(DEPTH_CEILING),
             opaque: options.opaque,
+            said: options.said,
             edits: Vec::new(),
             findings: Vec::new(),
         };
@@ -108,6 +115,7 @@ struct Walk<'a> {
     pos: usize,
     depth_max: usize,
     opaque: &'a [&'a [&'a str]],
+    said: &'a str,
     edits: Vec<Edit>,
     findings: Vec<Finding>,
 }
@@ -272,7 +280,7 @@ impl<'a> Walk<'a> {
         if !meant.trim_start().starts_with(['{', '[']) {
             return None;
         }
-        let options = JsonOptions { depth_max: self.depth_max, opaque: &[] };
+        let options = JsonOptions { depth_max: self.depth_max, opaque: &[], said: self.said };
         self.inspector.mask_json(meant.as_bytes(), &options).ok()
     }
 
@@ -283,12 +291,13 @@ impl<'a> Walk<'a> {
         }
         let both = format!("\"{name}\":\"{meant}\"");
         let value_from = name.len() + 4;
+        let spared = meant.len() >= SAID_BYTES_MIN && self.said.contains(meant);
         let (findings, edits) = (&mut self.findings, &mut self.edits);
         let mut masked = false;
         self.inspector.hits(&both, &mut |hit| {
             if hit.place.start < value_from && hit.place.end > value_from {
                 keep(findings, hit.finding(value.place.clone()));
-                if hit.masked && !masked {
+                if hit.masked && !spared && !masked {
                     masked = true;
                     edits.push((value.quoted(), quoted(&hit.kind.mask)));
                 }

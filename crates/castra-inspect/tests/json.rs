@@ -133,3 +133,18 @@ proptest! {
         prop_assert_eq!(strings, [masked]);
     }
 }
+
+#[test]
+fn what_only_its_name_makes_a_secret_stays_if_whoever_sees_it_said_it() {
+    let document = format!(r#"{{"password":"correct-horse-123","other":"{}"}}"#, key());
+    for (said, kept) in
+        [("make my password correct-horse-123, please", true), ("make it correct-horse", false)]
+    {
+        let options = JsonOptions { said, ..JsonOptions::default() };
+        let masked = inspector().mask_json(document.as_bytes(), &options).expect("is JSON").expect("finds");
+        let text = String::from_utf8(masked.bytes.expect("a mask")).expect("text");
+        assert_eq!(text.contains("correct-horse-123"), kept, "{text}");
+        assert!(!text.contains("AKIA"), "{text}");
+        assert_eq!(masked.findings.len(), 2);
+    }
+}

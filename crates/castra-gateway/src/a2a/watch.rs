@@ -60,7 +60,7 @@ pub(super) fn in_request(gate: &Gate, request: &Request<'_>) -> Result<Vec<Arc<s
         return Ok(seen);
     }
     for part in &request.content {
-        let options = JsonOptions { depth_max: gate.limits.json_depth_max, opaque: &[] };
+        let options = JsonOptions { depth_max: gate.limits.json_depth_max, opaque: &[], said: "" };
         let found =
             inspection.inspector.mask_json(part.of(request.text).as_bytes(), &options).map_err(|error| {
                 let reason = format!("the message could not be inspected: {error}");
@@ -264,7 +264,7 @@ impl Watch {
     }
 
     fn masked(&mut self, gate: &Gate, body: &[u8]) -> Result<Option<Vec<u8>>, Refusal> {
-        let options = JsonOptions { depth_max: gate.limits.json_depth_max, opaque: OPAQUE };
+        let options = JsonOptions { depth_max: gate.limits.json_depth_max, opaque: OPAQUE, said: "" };
         let found = self.inspection.inspector.mask_json(body, &options).map_err(|error| {
             let reason = format!("what the peer sent could not be inspected: {error}");
             Refusal::new(Step::Answer, RefusalCode::UpstreamMisbehaved, reason)

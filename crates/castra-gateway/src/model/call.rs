@@ -94,14 +94,18 @@ impl Caller {
         oauth::check_scope(&self.agent, Operation::Complete)?;
         let limits = ModelLimits::from(&*self.gate.limits);
         let request = parse_request(self.api, &body, &limits)?;
-        let watch = Watch::new(&self.gate);
+        let brought = request.brought()?;
+        let watch = Watch::new(&self.gate, &brought);
         let Seen { masked, kinds } = watch.request(&body)?;
         // What is masked stays as it was otherwise, so this reads the same request once more.
-        let request = match &masked {
-            Some(masked) => parse_request(self.api, masked, &limits)?,
-            None => request,
+        let (request, brought) = match &masked {
+            Some(masked) => {
+                let request = parse_request(self.api, masked, &limits)?;
+                let brought = request.brought()?;
+                (request, brought)
+            }
+            None => (request, brought),
         };
-        let brought = request.brought()?;
         let run = self.run(&request, &brought);
         let (route, attempts) = self.route(&request, run.as_ref())?;
         let action = self.action(&request, route.clone(), run, kinds, &body)?;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use castra_core::{Refusal, RefusalCode, Step, StreamMode};
 use castra_inspect::{JsonError, JsonOptions, MaskedJson, Scanner, kinds};
+use castra_protocol::model::Brought;
 
 use crate::{
     gate::Gate,
@@ -22,6 +23,8 @@ pub(super) struct Watch {
     gate: Arc<Gate>,
     inspection: Arc<Inspection>,
     mode: StreamMode,
+    /// What the user says in the request.
+    said: Arc<str>,
 }
 
 /// A text with what was found in it masked, and the kinds of that.
@@ -37,9 +40,10 @@ impl<T> Seen<T> {
 
 impl Watch {
     /// Begins with a request, and with the configured mode for its answer.
-    pub(super) fn new(gate: &Arc<Gate>) -> Self {
+    pub(super) fn new(gate: &Arc<Gate>, brought: &[Brought<'_>]) -> Self {
         let inspection = gate.inspection();
-        Self { gate: gate.clone(), mode: inspection.mode, inspection }
+        let said: Vec<&str> = brought.iter().filter_map(Brought::of_user).collect();
+        Self { gate: gate.clone(), mode: inspection.mode, inspection, said: said.join("\n").into() }
     }
 
     /// The same with another mode for the answer, where one is wanted.
@@ -106,7 +110,8 @@ impl Watch {
         if !inspector.looks() {
             return Ok(Seen::NOTHING);
         }
-        let options = JsonOptions { depth_max: self.gate.limits.json_depth_max, opaque: NAMES };
+        let options =
+            JsonOptions { depth_max: self.gate.limits.json_depth_max, opaque: NAMES, said: &self.said };
         let Some(MaskedJson { bytes, findings }) = inspector.mask_json(text, &options)? else {
             return Ok(Seen::NOTHING);
         };

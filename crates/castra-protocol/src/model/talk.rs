@@ -27,6 +27,16 @@ pub enum Brought<'a> {
     Model,
 }
 
+impl Brought<'_> {
+    /// The text, if it is the user's.
+    pub fn of_user(&self) -> Option<&str> {
+        match self {
+            Self::User(text) => Some(text),
+            Self::Result(_) | Self::Model => None,
+        }
+    }
+}
+
 /// What a tool returned, as the agent tells the model.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ToolResult<'a> {
