@@ -31,4 +31,4 @@ pub use a2a::{CardFacts, CardSource, DelegationCarrier, PeerParts, PeerStatus, l
 pub use answer::AnswerBody;
 pub use gate::{AllowedAsks, Gate, GateParts, ReadyCheck, ServerParts, ServerStatus};
 pub use listen::Connection;
-pub use run::{Answers, FlowSettings, Prompts};
+pub use run::{FlowSettings, Prompts};

@@ -51,8 +51,6 @@ const RECENT: &str = " recent";
 pub struct FlowSettings {
     /// Whether words of users are known, and from where.
     pub prompts: Prompts,
-    /// What becomes of links, images and addresses in answers that came only from untrusted text.
-    pub answers: Answers,
     /// A run that was not used for this long leaves the memory; it goes on when it is used again.
     pub idle_max: Duration,
     /// A run that began this long ago has ended.
@@ -67,7 +65,6 @@ impl Default for FlowSettings {
     fn default() -> Self {
         Self {
             prompts: Prompts::None,
-            answers: Answers::Mark,
             idle_max: Duration::from_secs(3600),
             age_max: Duration::from_secs(24 * 3600),
             runs_max: 16_384,
@@ -87,21 +84,8 @@ impl FlowSettings {
 pub enum Prompts {
     /// From the model traffic that passes it.
     Model,
-    /// From the client's hook.
-    Hook,
     /// Not at all.
     None,
-}
-
-/// What becomes of active content in a model's answer that came only from untrusted text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answers {
-    /// Words before it say so, and it cannot be followed by a click.
-    Mark,
-    /// It is taken out.
-    Remove,
-    /// Nothing; the record names it.
-    Pass,
 }
 
 /// All runs that are going on.

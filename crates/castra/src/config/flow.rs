@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use castra_gateway::{Answers, FlowSettings, Prompts};
+use castra_gateway::{FlowSettings, Prompts};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -13,13 +13,9 @@ use super::values::Time;
 #[serde(deny_unknown_fields, default)]
 pub struct Flow {
     /// Where the gate learns what users said: `"model"` from the messages of users in the model traffic that passes
-    /// it, `"hook"` from the client's hook (`castra wrap` installs it where the client has one), `"none"` not at all:
-    /// then weaker rules hold. Left out: `"model"` if there is a `[[model]]`, else `"none"`.
+    /// it, `"none"` not at all: then weaker rules hold. Left out: `"model"` if there is a `[[model]]`, else `"none"`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompts: Option<FlowPrompts>,
-    /// What becomes of links, images and addresses in a model's answer that came only from what strangers may have
-    /// written: `"mark"` puts a warning in front of each and breaks it up, `"remove"` takes it out, `"pass"` only records it.
-    pub answers: FlowAnswers,
     /// A run that was not used for this long leaves the memory. It goes on where it was when it is used again.
     pub idle: Time,
     /// A run that began this long ago has ended. Under the same name nothing is known any more.
@@ -32,34 +28,14 @@ pub struct Flow {
 pub enum FlowPrompts {
     /// From model traffic.
     Model,
-    /// From the client's hook.
-    Hook,
     /// Not at all.
     None,
-}
-
-/// What becomes of active content that only strangers gave.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum FlowAnswers {
-    /// It is marked and broken up.
-    #[default]
-    Mark,
-    /// It is taken out.
-    Remove,
-    /// It is only recorded.
-    Pass,
 }
 
 impl Default for Flow {
     fn default() -> Self {
         let settings = FlowSettings::default();
-        Self {
-            prompts: None,
-            answers: FlowAnswers::default(),
-            idle: Time(settings.idle_max),
-            age: Time(settings.age_max),
-        }
+        Self { prompts: None, idle: Time(settings.idle_max), age: Time(settings.age_max) }
     }
 }
 
@@ -71,14 +47,8 @@ impl Flow {
         FlowSettings {
             prompts: match self.prompts {
                 Some(FlowPrompts::Model) => Prompts::Model,
-                Some(FlowPrompts::Hook) => Prompts::Hook,
                 None if models => Prompts::Model,
                 Some(FlowPrompts::None) | None => Prompts::None,
-            },
-            answers: match self.answers {
-                FlowAnswers::Mark => Answers::Mark,
-                FlowAnswers::Remove => Answers::Remove,
-                FlowAnswers::Pass => Answers::Pass,
             },
             idle_max: idle_max.max(Duration::from_secs(1)),
             age_max: age_max.max(Duration::from_secs(1)),

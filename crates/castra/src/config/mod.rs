@@ -27,7 +27,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 pub use budgets::{Budget, Budgets, Money, Per, Quantity, UnknownPrice};
-pub use flow::{Flow, FlowAnswers, FlowPrompts};
+pub use flow::{Flow, FlowPrompts};
 pub use inspect::{Becomes, Inspect, InspectPattern};
 pub use model::{Model, ModelVersion, SecretRef};
 pub use peer::{Card, Delegation, Peer};
