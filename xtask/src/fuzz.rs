@@ -5,8 +5,11 @@
 
 use crate::{chores, run, tally::Tally};
 
-/// Executions per target in a smoke run: a second or two each.
+/// Executions per target in a smoke run: a second or two for most.
 pub(crate) const EXECUTIONS: u32 = 50_000;
+
+/// A target that does fewer a second ends before: a few do much for each input.
+const EXECUTIONS_PER_SECOND_MIN: u32 = 800;
 
 // What cargo-fuzz passes, less the address sanitizer: it needs a nightly compiler, and unsafe code is
 // forbidden in every crate that is fuzzed.
@@ -56,9 +59,10 @@ fn smoke(host: &str, target: &str, executions: u32) -> Tally {
             return Tally::failed(format!("fuzz {target}: {} cannot be made: {e}", folder.display()));
         }
     }
+    let seconds_max = executions.div_ceil(EXECUTIONS_PER_SECOND_MIN);
     let mut fuzzer = std::process::Command::new(folder().join(host).join("debug").join(target));
     fuzzer
-        .arg(format!("-runs={executions}"))
+        .args([format!("-runs={executions}"), format!("-max_total_time={seconds_max}")])
         // The same inputs on every machine and every day.
         .args(["-seed=1", "-max_len=4096", "-timeout=10", "-rss_limit_mb=2048", "-verbosity=0"])
         .arg(format!("-artifact_prefix={}", artifacts.display()))
@@ -67,7 +71,7 @@ fn smoke(host: &str, target: &str, executions: u32) -> Tally {
         .arg(chores::root().join("fuzz/seeds").join(target));
     match run::quiet(&mut fuzzer) {
         Ok(out) if out.success => {
-            println!("fuzz {target}: {executions} executions");
+            println!("fuzz {target}: {executions} executions, or {seconds_max} s");
             Tally::passed(1)
         }
         Ok(out) => Tally::failed(format!("fuzz {target}: {}", told(&out.text))),
