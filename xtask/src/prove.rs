@@ -16,5 +16,12 @@ pub(crate) fn run() -> Tally {
             return Tally::skipped("proofs", "cvc5 is not installed; on Debian: apt-get install cvc5");
         }
     }
-    tests::counted("proofs", &["test", "--package", "castra", "--features", "prove", "--test", "prove"])
+    let lints =
+        ["clippy", "--package", "castra", "--features", "prove", "--all-targets", "--", "-D", "warnings"];
+    let mut tally = tests::command("lints of the prover", &lints);
+    tally.add(tests::counted(
+        "proofs",
+        &["test", "--package", "castra", "--features", "prove", "--test", "prove"],
+    ));
+    tally
 }

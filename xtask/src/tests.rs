@@ -55,7 +55,7 @@ fn dependencies() -> Tally {
     command("dependencies: see deny.toml", &["deny", "check", "bans", "licenses", "sources"])
 }
 
-fn command(what: &str, args: &[&str]) -> Tally {
+pub(crate) fn command(what: &str, args: &[&str]) -> Tally {
     Tally::check(match run::echoed(&mut run::cargo(args)) {
         Ok(out) if out.success => None,
         Ok(_) => Some(what.to_owned()),

@@ -7,7 +7,7 @@ use castra_policy::PolicySource;
 use cedar_policy::{
     Authorizer, Decision, Effect, Policy, PolicyId, PolicySet, RequestEnv, Schema, ValidationMode, Validator,
 };
-use cedar_policy_symcc::{CedarSymCompiler, CompiledPolicySet, Env, solver::LocalSolver};
+use cedar_policy_symcc::{CedarSymCompiler, CompiledPolicy, CompiledPolicySet, Env, solver::LocalSolver};
 use serde::Serialize;
 
 use crate::out::Failure;
@@ -136,6 +136,7 @@ impl Prover {
     /// Whether the new policies permit nothing that the old ones do not.
     pub(crate) fn permits_no_more(&mut self, old: &PolicySet, new: &PolicySet) -> Result<Answer, Failure> {
         for kind in self.kinds.clone() {
+            self.never_errs(old, &kind)?;
             let (was, is) = (self.compiled(old, &kind)?, self.compiled(new, &kind)?);
             let found = self
                 .runtime
@@ -150,9 +151,22 @@ impl Prover {
         Ok(Answer::Holds { kinds: self.kinds.len() })
     }
 
+    /// The gate denies what a policy cannot be evaluated for, and a formula skips such a policy. Where the old
+    /// policies can err, they may permit less than the formula says, and nothing could be proved.
+    fn never_errs(&mut self, policies: &PolicySet, kind: &RequestEnv) -> Result<(), Failure> {
+        for policy in policies.policies() {
+            let compiled = CompiledPolicy::compile(policy, kind, &self.schema).map_err(uncompiled)?;
+            if !self.runtime.block_on(self.compiler.check_never_errors_opt(&compiled)).map_err(undecided)? {
+                let what = format!("policy {} cannot be evaluated for some requests", policy.id());
+                return Err(Failure::new(what)
+                    .advise("The gate denies those, which a proof cannot see: mend it first."));
+            }
+        }
+        Ok(())
+    }
+
     fn compiled(&self, policies: &PolicySet, kind: &RequestEnv) -> Result<CompiledPolicySet, Failure> {
-        CompiledPolicySet::compile(policies, kind, &self.schema)
-            .map_err(|e| Failure::new(format!("the policies cannot be put into formulas: {e}")))
+        CompiledPolicySet::compile(policies, kind, &self.schema).map_err(uncompiled)
     }
 
     fn well_typed(&self, policies: &PolicySet) -> Result<(), Failure> {
@@ -177,6 +191,10 @@ pub(crate) fn policy_set(sources: &[PolicySource]) -> Result<PolicySet, Failure>
         }
     }
     Ok(all)
+}
+
+fn uncompiled(error: impl std::fmt::Display) -> Failure {
+    Failure::new(format!("the policies cannot be put into formulas: {error}"))
 }
 
 fn undecided(error: impl std::fmt::Display) -> Failure {

@@ -2,7 +2,7 @@
 //! that the authorizer permits. Needs cvc5; `cargo xtask prove` sees to that.
 #![cfg(feature = "prove")]
 #![allow(clippy::disallowed_methods)] // a test starts programs and writes files itself
-#![allow(clippy::unwrap_used)] // a test may fail in this way
+#![allow(clippy::unwrap_used, clippy::panic)] // a test may fail in this way
 
 use std::{
     path::Path,
@@ -91,4 +91,14 @@ fn a_property_that_says_nothing_or_permits_is_refused() {
         let said = String::from_utf8_lossy(&out.stderr);
         assert!(out.status.code() == Some(1) && said.contains(why), "{said}");
     }
+}
+
+#[test]
+fn nothing_is_proved_from_policies_that_can_fail_to_be_evaluated() {
+    let folder = folder(true);
+    let errs = "permit (principal, action, resource);\nforbid (principal, action, resource) when { context.time.epoch + 1 > 0 };";
+    std::fs::write(folder.path().join("all/all.cedar"), errs).unwrap();
+    let out = castra(folder.path(), &["policy", "diff", "all", "policies"]);
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.code() == Some(1) && said.contains("cannot be evaluated for some requests"), "{said}");
 }

@@ -297,7 +297,10 @@ pub(super) fn question(catalogue: &Catalogue, intent: Intent<'_>, said: &Value) 
     let resource = policies::parse_resource(&intent.resource)?;
     let external = said.get("external").and_then(Value::as_bool);
     let source = said.get("source").and_then(Value::as_str).and_then(|s| s.parse().ok());
-    let arguments = said.pointer("/request/params/arguments").map(|a| a.to_string().into_bytes());
+    // A model's tool call is kept as its arguments alone; MCP has them within the request.
+    let bare = intent.operation == Operation::Call && intent.protocol != Protocol::Mcp;
+    let place = if bare { "/request" } else { "/request/params/arguments" };
+    let arguments = said.pointer(place).map(|a| a.to_string().into_bytes());
     let mut agent =
         identity(&intent.agent, groups(catalogue, &intent.agent), intent.auth, &intent.credential);
     agent.delegation = kept(said, "delegation");

@@ -133,6 +133,14 @@ pub(super) fn diff(mut cx: Context, old: &Path, new: &Path) -> Outcome {
         return Ok(outcome);
     }
     let changes = replay(&cx, &catalogue, &was, &is, &FilterArgs::default())?;
+    if changes.decided == 0 {
+        return Err(Failure::new(
+            "nothing can be said: no traffic is recorded, and this build has no prover",
+        )
+        .advise(
+            "Build castra with `--features prove` and install cvc5, or compare after the gate has run.",
+        ));
+    }
     cx.out.value(&json!({ "by": "recorded traffic", "changes": changes.json() }));
     changes.tell(&mut cx);
     if changes.wider() == 0 {
@@ -227,7 +235,7 @@ mod proved {
         Ok(Some(match &answer {
             Answer::Holds { kinds } => {
                 cx.out.line(format_args!(
-                    "Nothing more is permitted: proved for all requests of {kinds} kinds."
+                    "Nothing more is permitted: proved for all requests of {kinds} kinds whose arguments fit their tools' schemas."
                 ));
                 Exit::Done
             }
